@@ -1,0 +1,168 @@
+package checkpoint
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"replicator/change"
+	"replicator/fault"
+)
+
+// Keep is how many of the newest markers of each source are never trimmed, so that the fence holds for an owner that was
+// paused for long: a stale owner finds its predecessor gone, or its own number taken.
+const Keep = 100
+
+// Owner is a random token of one process start. It tells whether a marker whose COMMIT was never answered is one's own.
+type Owner [16]byte
+
+// NewOwner draws a token.
+func NewOwner() Owner { return Owner(change.NewServerID()) }
+
+// State is the checkpoint of one link: how far a target has applied a source.
+type State struct {
+	Seq      uint64
+	Position change.GTIDSet
+	Clock    change.Clock
+	Owner    Owner
+	Applied  time.Time // when, by the target's clock
+}
+
+// Latest reads the newest marker of a source on a target. found is false when there is none.
+func Latest(ctx context.Context, q Querier, flavor change.Flavor, source change.ServerID) (state State, found bool, err error) {
+	var position, clock, owner []byte
+	var applied string
+	row := q.QueryRowContext(ctx, `SELECT seq, position, clock, owner, CAST(applied_at AS CHAR) FROM replicator.marker
+ WHERE source = ? ORDER BY seq DESC LIMIT 1`, source[:])
+	err = row.Scan(&state.Seq, &position, &clock, &owner, &applied)
+	if errors.Is(err, sql.ErrNoRows) {
+		return State{}, false, nil
+	}
+	if err == nil {
+		state.Position, err = change.ParseGTIDSet(flavor, string(position))
+	}
+	if err == nil {
+		state.Clock, err = change.DecodeClock(clock)
+	}
+	if err == nil {
+		state.Applied, err = time.Parse("2006-01-02 15:04:05.999999", applied)
+	}
+	if err != nil {
+		return State{}, false, fmt.Errorf("read the newest marker of source %s: %w", source, err)
+	}
+	copy(state.Owner[:], owner)
+	return state, true, nil
+}
+
+// Begin plants the first marker of a source on a target, at the source's birth, unless there is one, and returns the
+// newest. Every later marker proves its predecessor; this one has none.
+func Begin(ctx context.Context, q Querier, owner Owner, source Identity) (State, error) {
+	flavor := source.Position.Flavor()
+	state, found, err := Latest(ctx, q, flavor, source.ID)
+	if err != nil || found {
+		return state, err
+	}
+	clock := change.Clock{Time: source.Clock}
+	_, err = q.ExecContext(ctx, `INSERT IGNORE INTO replicator.marker (source, seq, position, clock, manifest, owner, applied_at)
+ VALUES (?, 1, ?, ?, '', ?, UTC_TIMESTAMP(6))`, source.ID[:], source.Position.String(), clock.AppendBinary(nil), owner[:])
+	if err != nil {
+		return State{}, fmt.Errorf("plant the first marker of source %s: %w", source.ID, err)
+	}
+	state, found, err = Latest(ctx, q, flavor, source.ID)
+	if err == nil && !found {
+		err = errors.New("bug: the marker that was just planted is not there")
+	}
+	return state, err
+}
+
+const (
+	insertFenced = `INSERT INTO replicator.marker (source, seq, position, clock, manifest, owner, applied_at)
+ SELECT ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6) FROM replicator.marker WHERE source = ? AND seq = ? LOCK IN SHARE MODE`
+	insertFurther = `INSERT INTO replicator.marker (source, seq, position, clock, manifest, owner, applied_at)
+ VALUES (?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))`
+	trim = `DELETE FROM replicator.marker WHERE source = ? AND seq < ?`
+)
+
+// trimEvery spreads the cost of trimming: a marker's deletion is logged like any row.
+const trimEvery = 64
+
+// Writer inserts the markers of one link through one session. It is not safe for concurrent use.
+type Writer struct {
+	Source change.ServerID
+	Owner  Owner
+	fenced *sql.Stmt
+}
+
+// NewWriter prepares the statements on the session.
+func NewWriter(ctx context.Context, conn *sql.Conn, source change.ServerID, owner Owner) (*Writer, error) {
+	fenced, err := conn.PrepareContext(ctx, insertFenced)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the marker: %w", err)
+	}
+	return &Writer{Source: source, Owner: owner, fenced: fenced}, nil
+}
+
+// ErrFenced says that the marker's predecessor is not the newest one: somebody else applies to this target, or the own
+// commit whose answer was lost has arrived. Read Latest to tell the two apart.
+var ErrFenced = errors.New("the marker's predecessor is gone or its number is taken")
+
+// Insert writes the markers of one commit behind predecessor last, as the first statements of the open transaction of
+// conn, and returns the number of the newest. manifest comes from EncodeManifest. isDuplicate tells a duplicate key from
+// other errors.
+//
+// Safe under invariant 6: the insert succeeds only while last is there and nothing has its number plus one.
+func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, position change.GTIDSet, clock change.Clock,
+	manifest iter.Seq[[]byte], isDuplicate func(error) bool,
+) (uint64, error) {
+	pos, clk := []byte(position.String()), clock.AppendBinary(nil)
+	seq := last
+	insert := func(piece []byte) error {
+		var err error
+		inserted := int64(1)
+		if seq == last {
+			var result sql.Result
+			result, err = w.fenced.ExecContext(ctx, w.Source[:], seq+1, pos, clk, piece, w.Owner[:], w.Source[:], last)
+			if err == nil {
+				inserted, err = result.RowsAffected()
+			}
+		} else {
+			_, err = conn.ExecContext(ctx, insertFurther, w.Source[:], seq+1, pos, clk, piece, w.Owner[:])
+		}
+		switch {
+		case err != nil && isDuplicate(err), err == nil && inserted != 1:
+			return ErrFenced
+		case err != nil:
+			return fmt.Errorf("insert marker %d: %w", seq+1, err)
+		}
+		seq++
+		return nil
+	}
+	for piece := range manifest {
+		if err := insert(piece); err != nil {
+			return 0, err
+		}
+	}
+	if seq == last { // an empty manifest: only the position moves
+		if err := insert([]byte{}); err != nil {
+			return 0, err
+		}
+	}
+	if last/trimEvery != seq/trimEvery && last > Keep {
+		if _, err := conn.ExecContext(ctx, trim, w.Source[:], last-Keep); err != nil {
+			return 0, fmt.Errorf("trim markers: %w", err)
+		}
+	}
+	return seq, nil
+}
+
+// Close releases the prepared statement.
+func (w *Writer) Close() error { return w.fenced.Close() }
+
+// Fence is the fault of a link whose target is applied to by another process.
+func Fence(target string) *fault.Error {
+	return fault.New(fault.Fenced, "stop one of the two processes; then it is tried again by itself",
+		"another process applies to %s: it has committed the number that this process was about to take", target)
+}

@@ -1,0 +1,132 @@
+// Package checkpoint keeps what the replicator must remember in the servers themselves, in the schema replicator: who a
+// server is and when it was born, how far each source has been applied (the marker, in the rows' own transaction), and
+// from where the owner rebuilds its change index (the frontier).
+package checkpoint
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"replicator/change"
+	"replicator/fault"
+)
+
+// Schema is the database that holds the replicator's tables on every server. It is never replicated; tailers read what
+// they need of it from the binlog.
+const Schema = "replicator"
+
+// The tables that tailers read.
+var (
+	MarkerTable    = change.TableName{Database: Schema, Table: "marker"}
+	HeartbeatTable = change.TableName{Database: Schema, Table: "heartbeat"}
+)
+
+// Querier runs statements: a *sql.DB, *sql.Conn or *sql.Tx.
+type Querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// migrations lists the statements that lead from version i to version i+1. Steps are only ever added. Each statement can
+// be run again after a crash in the middle of its step, because DDL commits by itself.
+var migrations = [][]string{
+	{
+		`CREATE TABLE IF NOT EXISTS replicator.identity (
+  singleton   TINYINT NOT NULL PRIMARY KEY COMMENT 'always 1',
+  id          VARBINARY(16) NOT NULL COMMENT 'the server''s identity in its mesh',
+  mesh        VARCHAR(64) NOT NULL,
+  position    LONGBLOB NOT NULL COMMENT 'birth: every reader of this server begins here',
+  clock       BIGINT NOT NULL COMMENT 'birth: start of the folded clock, microseconds since 1970',
+  settings    TEXT NOT NULL COMMENT 'what the folded clock depends on',
+  server_uuid VARCHAR(64) NOT NULL COMMENT 'the server that was given this identity',
+  born_at     DATETIME(6) NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+		`CREATE TABLE IF NOT EXISTS replicator.marker (
+  source     VARBINARY(16) NOT NULL COMMENT 'whose binlog was read',
+  seq        BIGINT UNSIGNED NOT NULL COMMENT 'numbers the commits of this source here',
+  position   LONGBLOB NOT NULL COMMENT 'covered GTID set of the source up to and including this commit',
+  clock      BLOB NOT NULL COMMENT 'folded clock of the source at that position',
+  manifest   LONGBLOB NOT NULL COMMENT 'source transactions inside this commit',
+  owner      VARBINARY(16) NOT NULL COMMENT 'the process start that committed it',
+  applied_at DATETIME(6) NOT NULL,
+  PRIMARY KEY (source, seq)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+		`CREATE TABLE IF NOT EXISTS replicator.frontier (
+  singleton TINYINT NOT NULL PRIMARY KEY COMMENT 'always 1',
+  position  LONGBLOB NOT NULL COMMENT 'own GTID set before which every change is stable',
+  clock     BLOB NOT NULL COMMENT 'own folded clock at that position'
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+		`CREATE TABLE IF NOT EXISTS replicator.heartbeat (
+  singleton TINYINT NOT NULL PRIMARY KEY COMMENT 'always 1',
+  context   BLOB NOT NULL COMMENT 'per origin, the time up to which this server has applied it',
+  beat_at   DATETIME(6) NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+	},
+}
+
+// SchemaVersion is the version of the replicator schema that this program creates and understands.
+func SchemaVersion() int { return len(migrations) }
+
+// Migrate creates the replicator schema on a server or brings it to this program's version. Several processes may call it
+// at once. A schema that is newer than the program is refused.
+func Migrate(ctx context.Context, conn *sql.Conn) error {
+	const lock = "replicator.migrate"
+	var got sql.NullInt64
+	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, 30)", lock).Scan(&got); err != nil {
+		return fmt.Errorf("lock the replicator schema for migration: %w", err)
+	}
+	if got.Int64 != 1 {
+		return fault.New(fault.Busy, "wait: it is tried again", "another process migrates the replicator schema")
+	}
+	// The lock also ends with the session, so a failure here is harmless.
+	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK(?)", lock) }()
+
+	version, err := currentVersion(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fault.New(fault.Precondition, "run the replicator version that created it, or a later one",
+			"the schema replicator has version %d, this program knows up to %d", version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		for _, statement := range migrations[version] {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				return fmt.Errorf("migrate the replicator schema to version %d: %w", version+1, err)
+			}
+		}
+		if _, err := conn.ExecContext(ctx,
+			"INSERT INTO replicator.schema_version (version, applied_at) VALUES (?, UTC_TIMESTAMP(6))", version+1); err != nil {
+			return fmt.Errorf("record version %d of the replicator schema: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+func currentVersion(ctx context.Context, conn *sql.Conn) (int, error) {
+	var exists int
+	const find = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = 'schema_version'"
+	if err := conn.QueryRowContext(ctx, find, Schema).Scan(&exists); err != nil {
+		return 0, fmt.Errorf("look for the replicator schema: %w", err)
+	}
+	if exists == 0 {
+		for _, statement := range []string{
+			"CREATE DATABASE IF NOT EXISTS replicator",
+			`CREATE TABLE IF NOT EXISTS replicator.schema_version (
+  version    INT NOT NULL PRIMARY KEY,
+  applied_at DATETIME(6) NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+		} {
+			if _, err := conn.ExecContext(ctx, statement); err != nil {
+				return 0, fmt.Errorf("create the replicator schema: %w", err)
+			}
+		}
+	}
+	var version int
+	if err := conn.QueryRowContext(ctx, "SELECT COALESCE(MAX(version), 0) FROM replicator.schema_version").Scan(&version); err != nil {
+		return 0, fmt.Errorf("read the version of the replicator schema: %w", err)
+	}
+	return version, nil
+}

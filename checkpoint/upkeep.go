@@ -1,0 +1,63 @@
+package checkpoint
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"replicator/change"
+)
+
+// Beat writes what this server has applied of every origin as an ordinary local row: readers of its binlog fold it into
+// its clock. One row, changed once a second.
+func Beat(ctx context.Context, q Querier, applied change.Context) error {
+	_, err := q.ExecContext(ctx, `INSERT INTO replicator.heartbeat (singleton, context, beat_at) VALUES (1, ?, UTC_TIMESTAMP(6))
+ ON DUPLICATE KEY UPDATE context = VALUES(context), beat_at = VALUES(beat_at)`, applied.AppendBinary(nil))
+	if err != nil {
+		return fmt.Errorf("write the heartbeat: %w", err)
+	}
+	return nil
+}
+
+// SaveFrontier records the own position before which every change is stable, with the own clock there.
+func SaveFrontier(ctx context.Context, q Querier, position change.GTIDSet, clock change.Clock) error {
+	_, err := q.ExecContext(ctx, `INSERT INTO replicator.frontier (singleton, position, clock) VALUES (1, ?, ?)
+ ON DUPLICATE KEY UPDATE position = VALUES(position), clock = VALUES(clock)`, position.String(), clock.AppendBinary(nil))
+	if err != nil {
+		return fmt.Errorf("save the frontier: %w", err)
+	}
+	return nil
+}
+
+// LoadFrontier reads where to begin rebuilding the change index; a server without one begins at its birth.
+func LoadFrontier(ctx context.Context, q Querier, identity Identity) (change.GTIDSet, change.Clock, error) {
+	var position, clock []byte
+	row := q.QueryRowContext(ctx, "SELECT position, clock FROM replicator.frontier WHERE singleton = 1")
+	err := row.Scan(&position, &clock)
+	if errors.Is(err, sql.ErrNoRows) {
+		return identity.Position.Clone(), change.Clock{Time: identity.Clock}, nil
+	}
+	var p change.GTIDSet
+	var c change.Clock
+	if err == nil {
+		p, err = change.ParseGTIDSet(identity.Position.Flavor(), string(position))
+	}
+	if err == nil {
+		c, err = change.DecodeClock(clock)
+	}
+	if err != nil {
+		return change.GTIDSet{}, change.Clock{}, fmt.Errorf("read the frontier: %w", err)
+	}
+	return p, c, nil
+}
+
+// Now reads a server's clock.
+func Now(ctx context.Context, q Querier) (time.Time, error) {
+	var text string
+	if err := q.QueryRowContext(ctx, "SELECT CAST(UTC_TIMESTAMP(6) AS CHAR)").Scan(&text); err != nil {
+		return time.Time{}, fmt.Errorf("read the server's clock: %w", err)
+	}
+	return time.Parse("2006-01-02 15:04:05.999999", text)
+}
