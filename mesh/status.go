@@ -1,0 +1,109 @@
+package mesh
+
+import "time"
+
+// LinkState is what a link is doing.
+type LinkState string
+
+// The states of a link.
+const (
+	Starting   LinkState = "starting"
+	Running    LinkState = "running"
+	CatchingUp LinkState = "catching_up"
+	Retrying   LinkState = "retrying" // transient: network, login, disk full, read-only
+	Stopped    LinkState = "stopped"  // needs a person
+	Standby    LinkState = "standby"
+)
+
+// Status is the state of a mesh at one moment. Unknown is null.
+type Status struct {
+	Mesh      string          `json:"mesh"`
+	Time      Timestamp       `json:"time"`
+	Source    string          `json:"source"` // "process", or "tables" when no process answered
+	Processes []ProcessStatus `json:"processes"`
+	Servers   []ServerStatus  `json:"servers"`
+	Links     []LinkStatus    `json:"links"`
+	Tables    []TableStatus   `json:"tables"`
+	Conflicts ConflictStatus  `json:"conflicts"`
+	Errors    ErrorStatus     `json:"errors"`
+}
+
+// Timestamp prints as RFC 3339 in UTC with microseconds.
+type Timestamp time.Time
+
+// MarshalJSON implements json.Marshaler.
+func (t Timestamp) MarshalJSON() ([]byte, error) {
+	return []byte(time.Time(t).UTC().Format(`"2006-01-02T15:04:05.000000Z"`)), nil
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *Timestamp) UnmarshalJSON(b []byte) error { return (*time.Time)(t).UnmarshalJSON(b) }
+
+// ProcessStatus is one process that serves the mesh.
+type ProcessStatus struct {
+	ID    string `json:"id"`
+	Host  string `json:"host"`
+	Site  string `json:"site"`
+	State string `json:"state"`
+}
+
+// ServerStatus is one server.
+type ServerStatus struct {
+	Name             string   `json:"name"`
+	ID               *string  `json:"id"`
+	Flavor           *string  `json:"flavor"`
+	Version          *string  `json:"version"`
+	Endpoint         string   `json:"endpoint"`
+	Reachable        *bool    `json:"reachable"`
+	Owner            *string  `json:"owner"` // the process that applies to it
+	ClockSkewSeconds *float64 `json:"clock_skew_seconds"`
+	Error            *Fault   `json:"error"`
+}
+
+// LinkStatus is one link. Counts are of this process since it started.
+type LinkStatus struct {
+	From            string    `json:"from"`
+	To              string    `json:"to"`
+	State           LinkState `json:"state"`
+	LagSeconds      *float64  `json:"lag_seconds"` // age of the oldest transaction not yet applied; 0 when there is none
+	Position        *string   `json:"position"`
+	Seq             *uint64   `json:"seq,string"`
+	Transactions    *int64    `json:"transactions,string"`
+	Rows            *int64    `json:"rows,string"`
+	LostRows        *int64    `json:"lost_rows,string"`
+	SupersededRows  *int64    `json:"superseded_rows,string"`
+	OverwrittenRows *int64    `json:"overwritten_rows,string"`
+	RowsPerSecond   *float64  `json:"rows_per_second"`
+	Retries         *int64    `json:"retries,string"`
+	Error           *Fault    `json:"error"`
+}
+
+// Fault is an error as people and programs read it.
+type Fault struct {
+	Class   string    `json:"class"`
+	Message string    `json:"message"`
+	Remedy  string    `json:"remedy"`
+	Since   Timestamp `json:"since"`
+}
+
+// TableStatus says how one table travels over one link.
+type TableStatus struct {
+	Table         string     `json:"table"`
+	From          string     `json:"from"`
+	To            string     `json:"to"`
+	Path          string     `json:"path"` // "replay" or "portable"
+	Reason        string     `json:"reason"`
+	VerifiedAt    *Timestamp `json:"verified_at"`
+	VerifiedEqual *bool      `json:"verified_equal"`
+}
+
+// ConflictStatus counts conflicts: rows that lost or were overwritten while concurrent.
+type ConflictStatus struct {
+	Open  *int64 `json:"open,string"`
+	Total *int64 `json:"total,string"`
+}
+
+// ErrorStatus counts transactions set aside.
+type ErrorStatus struct {
+	Open *int64 `json:"open,string"`
+}
