@@ -1,0 +1,70 @@
+package canal
+
+import (
+	"sort"
+
+	"replicator/change"
+)
+
+// ring holds the newest transactions in binlog order, bounded by memory, but always the newest one.
+type ring struct {
+	generation uint64 // counts resets
+	first      uint64 // number of the oldest entry; numbers go on across resets
+	entries    []entry
+	head       int // index of the oldest in entries
+	memory     int64
+	base       change.GTIDSet // the position before the oldest
+}
+
+type entry struct {
+	tx     *change.Transaction
+	memory int64
+}
+
+func (r *ring) len() int { return len(r.entries) - r.head }
+
+// end is the number that the next entry gets.
+func (r *ring) end() uint64 { return r.first + uint64(r.len()) }
+
+func (r *ring) at(number uint64) *change.Transaction {
+	return r.entries[r.head+int(number-r.first)].tx
+}
+
+// reset empties the ring: the next transaction is the one behind base.
+func (r *ring) reset(base change.GTIDSet) {
+	*r = ring{generation: r.generation + 1, first: r.end(), base: base}
+}
+
+// spooledShare is how much less a spooled transaction counts: it takes disk, not memory.
+const spooledShare = 16
+
+func (r *ring) push(tx *change.Transaction, memory, limit int64) {
+	if tx.Spooled {
+		memory += tx.Bytes / spooledShare
+	}
+	r.entries = append(r.entries, entry{tx, memory})
+	r.memory += memory
+	for r.memory > limit && r.len() > 1 {
+		oldest := &r.entries[r.head]
+		r.base.Add(oldest.tx.GTID)
+		r.memory -= oldest.memory
+		*oldest = entry{}
+		r.head++
+		r.first++
+	}
+	if r.head > len(r.entries)/2 { // make room at the front once it is the greater part
+		n := copy(r.entries, r.entries[r.head:])
+		clear(r.entries[n:])
+		r.entries, r.head = r.entries[:n], 0
+	}
+}
+
+// find returns the number of the first entry behind position, when the ring joins it without a gap. The position is one
+// that a reader of the same binlog can have: it covers a prefix of the ring, or all of it.
+func (r *ring) find(position change.GTIDSet) (uint64, bool) {
+	if !position.Covers(r.base) {
+		return 0, false
+	}
+	i := sort.Search(r.len(), func(i int) bool { return !position.Contains(r.entries[r.head+i].tx.GTID) })
+	return r.first + uint64(i), true
+}
