@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -64,7 +63,7 @@ func (h *handler) ready(w http.ResponseWriter, r *http.Request) {
 func (h *handler) status(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), statusTimeout)
 	defer cancel()
-	answer(w, http.StatusOK, h.mesh.Status(ctx))
+	answer(w, http.StatusOK, Complete(h.mesh.Status(ctx)))
 }
 
 func (h *handler) resume(w http.ResponseWriter, r *http.Request) {
@@ -161,10 +160,7 @@ func refuse(w http.ResponseWriter, code int, p Problem) { answer(w, code, failur
 // whole one.
 func answer(w http.ResponseWriter, code int, document any) {
 	var body bytes.Buffer
-	encoder := json.NewEncoder(&body)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(document); err != nil {
+	if err := WriteJSON(&body, document); err != nil {
 		http.Error(w, "encode answer: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
