@@ -102,7 +102,9 @@ func (t *tailer) advance(e event) {
 		return
 	}
 	if e.logPos() == 0 {
-		t.place.Offset += uint64(len(e))
+		if t.tx.open { // else it is the format, repeated for a reader that starts in the middle of the file
+			t.place.Offset += uint64(len(e))
+		}
 		return
 	}
 	t.place.Offset = widen(t.place.Offset, e.logPos())
