@@ -28,6 +28,20 @@ type Dialect interface {
 	AfterFormat() string
 	// CanReplay reports whether the account may run BINLOG statements.
 	CanReplay(ctx context.Context, q Querier) (bool, error)
+
+	checks
+}
+
+// checks is the part of a dialect that only the preflight checks use.
+type checks interface {
+	// settings reports on the variables that only this flavor has.
+	settings(r *report)
+	// retention is how long the server keeps its binlogs; 0 is for ever.
+	retention() time.Duration
+	// replicates reports whether the server is itself a replica of another one, outside of this program.
+	replicates(ctx context.Context, q Querier) (bool, error)
+	// needed lists what the account of a role needs.
+	needed(role Role) []privilege
 }
 
 // NewDialect gives the dialect of a server.
