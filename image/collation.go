@@ -119,3 +119,16 @@ func trimSpaces(charset string, b []byte) []byte {
 	}
 	return b
 }
+
+// CharacterSize is the greatest number of bytes that a character takes in a character set.
+func CharacterSize(charset string) int {
+	switch charset {
+	case "utf8mb4", "utf16", "utf16le", "utf32", "gb18030":
+		return 4
+	case "utf8mb3", "ujis", "eucjpms":
+		return 3
+	case "ucs2", "gbk", "big5", "sjis", "cp932", "euckr", "gb2312":
+		return 2
+	}
+	return 1
+}

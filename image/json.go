@@ -100,14 +100,39 @@ func (p *jsonPrinter) scalar(kind byte, b []byte) error {
 	return nil
 }
 
-// container prints an object or an array. Both start with a count and a size, objects go on with one entry per key
-// (offset, 16-bit length), then there is one entry per value: its type, and its offset or the value itself if it fits.
+func isObject(kind byte) bool { return kind == jsonSmallObject || kind == jsonLargeObject }
+
+// container prints an object or an array.
 func (p *jsonPrinter) container(kind byte, b []byte, depth int) error {
+	open, end := byte('['), byte(']')
+	if isObject(kind) {
+		open, end = '{', '}'
+	}
+	p.out = append(p.out, open)
+	first := true
+	err := eachEntry(kind, b, func(key []byte, kind byte, b []byte) error {
+		if !first {
+			p.out = append(p.out, ", "...)
+		}
+		first = false
+		if open == '{' {
+			p.quote(key)
+			p.out = append(p.out, ": "...)
+		}
+		return p.value(kind, b, depth+1)
+	})
+	p.out = append(p.out, end)
+	return err
+}
+
+// eachEntry calls f for the values of an object or an array, key is nil in an array. Both start with a count and a size, objects go on with one entry per key
+// (offset, 16-bit length), then there is one entry per value: its type, and its offset or the value itself if it fits.
+func eachEntry(kind byte, b []byte, f func(key []byte, kind byte, b []byte) error) error {
 	size := 2
 	if kind == jsonLargeObject || kind == jsonLargeArray {
 		size = 4
 	}
-	object := kind == jsonSmallObject || kind == jsonLargeObject
+	object := isObject(kind)
 	r := reader{b: b}
 	count := littleEndian(r.take(size))
 	r.take(size)
@@ -118,49 +143,41 @@ func (p *jsonPrinter) container(kind byte, b []byte, depth int) error {
 	if object {
 		keys.b = r.take(int(count) * (size + 2))
 	}
-	open, end := byte('['), byte(']')
-	if object {
-		open, end = '{', '}'
-	}
-	p.out = append(p.out, open)
-	for i := range int(count) {
-		if i > 0 {
-			p.out = append(p.out, ", "...)
-		}
+	for range int(count) {
+		var key []byte
 		if object {
-			key, err := jsonSlice(b, littleEndian(keys.take(size)), littleEndian(keys.take(2)))
-			if err != nil {
+			var err error
+			if key, err = jsonSlice(b, littleEndian(keys.take(size)), littleEndian(keys.take(2))); err != nil {
 				return err
 			}
-			p.quote(key)
-			p.out = append(p.out, ": "...)
 		}
 		entryKind, entry := r.byte(), r.take(size)
 		if r.bad || keys.bad {
 			return errJSON
 		}
-		if err := p.entry(entryKind, entry, b, depth+1); err != nil {
+		if !isInline(entryKind, size) {
+			offset := littleEndian(entry)
+			if offset > uint64(len(b)) {
+				return errJSON
+			}
+			entry = b[offset:]
+		}
+		if err := f(key, entryKind, entry); err != nil {
 			return err
 		}
 	}
-	p.out = append(p.out, end)
 	return nil
 }
 
-func (p *jsonPrinter) entry(kind byte, entry, b []byte, depth int) error {
+// isInline reports whether a value stands in its entry, which has room for size bytes.
+func isInline(kind byte, size int) bool {
 	switch kind {
 	case jsonLiteral, jsonInt16, jsonUint16:
-		return p.value(kind, entry, depth)
+		return true
 	case jsonInt32, jsonUint32:
-		if len(entry) == 4 {
-			return p.value(kind, entry, depth)
-		}
+		return size == 4
 	}
-	offset := littleEndian(entry)
-	if offset > uint64(len(b)) {
-		return errJSON
-	}
-	return p.value(kind, b[offset:], depth)
+	return false
 }
 
 func jsonSlice(b []byte, offset, size uint64) ([]byte, error) {

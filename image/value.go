@@ -38,6 +38,8 @@ type Value struct {
 	Uint  uint64
 	Float float64
 	Bytes []byte
+	// Document is a JSON value in its binary form, for ParseJSON.
+	Document []byte
 }
 
 // Values decodes all columns of an image of table t, without loss. A fault of class Definition says that the image does
@@ -92,7 +94,7 @@ func decode(c *change.Column, b []byte) (Value, error) {
 		return Value{Kind: Time, Bytes: appendTemporal(nil, c, temporal(c, b))}, nil
 	case typeJSON:
 		text, err := jsonText(b)
-		return Value{Kind: JSON, Bytes: text}, err
+		return Value{Kind: JSON, Bytes: text, Document: b}, err
 	case typeGeometry, typeVector:
 		return Value{Kind: Binary, Bytes: b}, nil
 	case typeString, typeVarchar, typeVarString, typeBlob, typeVarcharCompressed, typeBlobCompressed:

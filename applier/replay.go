@@ -1,0 +1,135 @@
+package applier
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"fmt"
+
+	"replicator/change"
+	"replicator/fault"
+	"replicator/image"
+	"replicator/server"
+)
+
+// rowChanges is what is to be carried out at the target for one rows event, after the decisions.
+type rowChanges struct {
+	Event  *change.RowsEvent
+	Format *change.Format
+	Ops    []image.Op // nil: the event as it is
+}
+
+// writer carries row changes out in the target transaction that is open. replayWriter and portableWriter are the two; a
+// session that uses both flushes one before it writes to the other.
+type writer interface {
+	// write may keep the change back, and may return the error of an earlier one. After an error the transaction must
+	// be rolled back.
+	write(ctx context.Context, c rowChanges) error
+	// flush returns nil when everything written has been executed.
+	flush(ctx context.Context) error
+	// reset forgets what was written and not yet executed: the transaction was rolled back.
+	reset()
+}
+
+// execer is what a writer needs of a connection: *sql.Conn.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+const (
+	// batchBytes is how much base64 one BINLOG statement carries, unless one event alone is larger.
+	batchBytes = 1 << 20
+	// statementRoom is kept free below max_allowed_packet for the statement around the data.
+	statementRoom = 1 << 10
+)
+
+// replayWriter sends rows events to the target inside BINLOG statements: the target's own row applier carries them out. A
+// row that is not there comes back as error 1032, a duplicate as 1062. It sends nothing but text: no statement is prepared.
+type replayWriter struct {
+	conn    execer
+	dialect server.Dialect
+	limit   int // bytes of base64 in a statement
+	packet  int // the target's max_allowed_packet
+	format  []byte
+	events  []byte
+	text    []byte
+}
+
+// newReplayWriter makes a writer for one connection. packet is the target's max_allowed_packet.
+func newReplayWriter(conn execer, dialect server.Dialect, packet int) *replayWriter {
+	return &replayWriter{conn: conn, dialect: dialect, limit: min(batchBytes, packet-statementRoom), packet: packet}
+}
+
+// prepare tells the target the format of the events that follow. It must be called outside a transaction, before the
+// first event and whenever the format may have changed; it costs nothing when it has not.
+func (w *replayWriter) prepare(ctx context.Context, f *change.Format) error {
+	if bytes.Equal(w.format, f.Event) {
+		return nil
+	}
+	if err := w.send(ctx, f.Event); err != nil {
+		return fmt.Errorf("replay the format of the source's events: %w", err)
+	}
+	if after := w.dialect.AfterFormat(); after != "" {
+		if _, err := w.conn.ExecContext(ctx, after); err != nil {
+			return fmt.Errorf("%s: %w", after, err)
+		}
+	}
+	w.format = f.Event
+	return nil
+}
+
+func (w *replayWriter) write(ctx context.Context, c rowChanges) error {
+	var events []byte
+	if c.Ops == nil {
+		events = image.AsIs(c.Event, c.Format)
+	} else {
+		var err error
+		if events, err = image.Build(c.Event, c.Format, c.Ops); err != nil {
+			return err
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	if need := base64.StdEncoding.EncodedLen(len(events)) + statementRoom; need > w.packet {
+		return w.tooLarge(c.Event.Table.Name, need)
+	}
+	if base64.StdEncoding.EncodedLen(len(w.events)+len(events)) > w.limit {
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+	}
+	w.events = append(w.events, events...)
+	return nil
+}
+
+func (w *replayWriter) tooLarge(table change.TableName, need int) error {
+	const mib = 1 << 20
+	return fault.New(fault.Precondition,
+		fmt.Sprintf("set max_allowed_packet on the target to at least %dM", (need+mib-1)/mib),
+		"a row change of table %s takes a statement of %d bytes, more than the target's max_allowed_packet of %d", table,
+		need, w.packet)
+}
+
+func (w *replayWriter) flush(ctx context.Context) error {
+	if len(w.events) == 0 {
+		return nil
+	}
+	events := w.events
+	w.events = w.events[:0]
+	if err := w.send(ctx, events); err != nil {
+		return fmt.Errorf("replay %d bytes of events: %w", len(events), err)
+	}
+	return nil
+}
+
+func (w *replayWriter) reset() { w.events = w.events[:0] }
+
+func (w *replayWriter) send(ctx context.Context, events []byte) error {
+	w.text = append(w.text[:0], "BINLOG '"...)
+	w.text = base64.StdEncoding.AppendEncode(w.text, events)
+	w.text = append(w.text, '\'')
+	_, err := w.conn.ExecContext(ctx, string(w.text))
+	return err
+}
