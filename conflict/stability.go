@@ -53,6 +53,12 @@ func (s *stability) advance(source change.ServerID, clock change.Clock) {
 	s.moves++
 }
 
+func (s *stability) appliedUpTo(source change.ServerID) change.Time {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.applied[source].Time
+}
+
 // upTo returns the time up to which the changes of an origin are stable.
 func (s *stability) upTo(origin change.ServerID) change.Time {
 	s.mu.RLock()

@@ -68,14 +68,17 @@ type State struct {
 	frontier  frontier
 	index     *index
 
-	sweeping   sync.Mutex
-	generation uint64     // of stability when memory was swept last
-	cursor     change.Key // where the sweep of the store goes on
-	hand       int        // the shard to be spilled next
+	sweeping sync.Mutex
+	swept    swept      // what the last sweep of memory saw
+	cursor   change.Key // where the sweep of the store goes on
+	hand     int        // the shard to be spilled next
 
 	storing sync.Mutex // held to change the store
 	spilled spilledCount
 }
+
+// swept identifies what a sweep has seen: how far stability and feeding had come.
+type swept struct{ generation, puts uint64 }
 
 // NewState returns the state of a target about which nothing is known yet.
 func NewState(target change.ServerID, topology Topology, limits Limits) *State {
@@ -126,6 +129,11 @@ func (s *State) Applied(source change.ServerID, clock change.Clock) {
 	s.stability.advance(source, clock)
 }
 
+// AppliedUpTo returns the time up to which the target has a source, 0 before Applied was called for it.
+func (s *State) AppliedUpTo(source change.ServerID) change.Time {
+	return s.stability.appliedUpTo(source)
+}
+
 // Lookup returns the newest change of a row that is not yet stable, and whether there is one.
 func (s *State) Lookup(key change.Key) (change.Stamp, bool, error) {
 	sh := s.index.shard(key)
@@ -169,6 +177,7 @@ func (s *State) Stats() Stats {
 func (s *State) put(stamp change.Stamp, keys []change.Key) error {
 	s.index.feeding.Lock()
 	defer s.index.feeding.Unlock()
+	s.index.puts.Add(1)
 	number := s.index.slab.add(stamp)
 	defer s.index.slab.release(number)
 	admit := func(change.Key) (bool, error) { return true, nil }

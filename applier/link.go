@@ -1,0 +1,382 @@
+// Package applier is the way of a source's transactions into a target: grouping, decision, the target transaction with its
+// marker, and the barrier before its commit.
+package applier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"go.uber.org/zap"
+
+	"replicator/change"
+	"replicator/checkpoint"
+	"replicator/conflict"
+	"replicator/fault"
+	"replicator/server"
+)
+
+// Options are what a link needs to know and to reach.
+type Options struct {
+	Source, Target string              // the names that people gave the servers
+	Identity       checkpoint.Identity // of the source
+	SourceFlavor   change.Flavor
+	Owner          checkpoint.Owner
+	Server         *server.Server // the target
+	Dialect        server.Dialect // its
+	Flavor         change.Flavor  // its
+	MaxPacket      int            // its max_allowed_packet
+	Match          func(change.TableName) bool
+	Index          *conflict.State
+	Watermark      *Watermark
+	Definitions    *Definitions // of the target
+	Subscribe      func(position change.GTIDSet, clock change.Clock) Stream
+	Limits         Limits
+	Halt           bool          // stop at any DDL on a replicated table, not only at what would diverge
+	Pass           change.GTID   // a DDL that a person has seen to: it is passed over once
+	MaxClockSkew   time.Duration // how far a source's commit times may run ahead of this process's clock
+	SessionWait    time.Duration // after which the target frees the locks of a silent session
+	BarrierTimeout time.Duration
+	ProgressEvery  time.Duration // longest time between markers while the source's position moves
+	Fenced         bool          // the last run was stopped by another process's commit
+	Started        func()        // called once the link runs; may be nil
+	Stats          *Stats
+	Routes         *Routes
+	Log            *zap.Logger
+}
+
+// Stats are a link's figures, counted by its runs and read by others at any time.
+type Stats struct {
+	Transactions atomic.Int64
+	Rows         atomic.Int64
+	Lost         atomic.Int64
+	Superseded   atomic.Int64
+	Overwritten  atomic.Int64
+	Seq          atomic.Uint64
+	Groups       atomic.Int64
+	Redone       atomic.Int64 // attempts that were rolled back
+	// Behind is the commit time (µs since 1970) of the newest transaction that was reached while more are waiting; 0: the
+	// target has all that the source has given.
+	Behind   atomic.Int64
+	position atomic.Pointer[string]
+	running  atomic.Bool
+}
+
+// Position is the covered position of the source, "" before the first is known.
+func (s *Stats) Position() string {
+	if p := s.position.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// Running reports whether the link has reached its target and source and applies.
+func (s *Stats) Running() bool { return s.running.Load() }
+
+// Link applies one source to one target. A Link is run once; the supervisor makes another for the next attempt, which
+// begins where the newest marker says.
+type Link struct {
+	opt      Options
+	log      *zap.Logger
+	stream   Stream
+	session  *session
+	seq      uint64
+	before   checkpoint.Owner // who committed the newest marker when this run began
+	position change.GTIDSet   // covered by what has been read
+	clock    change.Clock     // of the source, at position
+	marked   time.Time        // of the last marker
+	markedAt change.Time      // the source's clock at the last marker
+	held     *change.Transaction
+	stopped  change.GTID
+	bo       *backoff.ExponentialBackOff
+}
+
+// NewLink makes a link; Run starts it.
+func NewLink(opt Options) *Link {
+	bo := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(2*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
+	return &Link{opt: opt, log: opt.Log, bo: bo}
+}
+
+// StoppedAt is the DDL transaction at which Run stopped, zero when it stopped for another reason.
+func (l *Link) StoppedAt() change.GTID { return l.stopped }
+
+const idleTick = time.Second
+
+// Run applies until the context ends or something fails; it never returns nil. What was not committed is done again by
+// the next run.
+func (l *Link) Run(ctx context.Context) error {
+	defer l.opt.Stats.running.Store(false)
+	if err := l.open(ctx); err != nil {
+		return err
+	}
+	defer l.session.close()
+	defer l.stream.Close()
+	l.opt.Stats.running.Store(true)
+	if l.opt.Started != nil {
+		l.opt.Started()
+	}
+	for {
+		g, err := l.collect(ctx, idleTick)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", l.opt.Source, err)
+		}
+		if err := l.advance(ctx, g); err != nil {
+			return err
+		}
+	}
+}
+
+// open takes the target over: the newest marker is where this run begins.
+func (l *Link) open(ctx context.Context) error {
+	s, err := openSession(ctx, l.opt)
+	if err != nil {
+		return err
+	}
+	l.session = s
+	state, err := checkpoint.Begin(ctx, s.conn, l.opt.Owner, l.opt.Identity)
+	if err == nil {
+		err = l.mayTakeOver(ctx, state)
+	}
+	if err != nil {
+		s.close()
+		return l.targetFault(err, "read the checkpoint")
+	}
+	l.seq, l.position, l.clock, l.before = state.Seq, state.Position, state.Clock, state.Owner
+	l.marked, l.markedAt = time.Now(), l.clock.Time
+	l.covered()
+	l.stream = l.opt.Subscribe(l.position.Clone(), l.clock)
+	return nil
+}
+
+// mayTakeOver keeps a process that has been fenced off from taking the target back while the other one works.
+func (l *Link) mayTakeOver(ctx context.Context, state checkpoint.State) error {
+	if !l.opt.Fenced || state.Owner == l.opt.Owner {
+		return nil
+	}
+	now, err := checkpoint.Now(ctx, l.session.conn)
+	if err != nil {
+		return err
+	}
+	if now.Sub(state.Applied) < 3*l.opt.ProgressEvery {
+		return checkpoint.Fence(l.opt.Target)
+	}
+	return nil
+}
+
+// covered tells the index and the figures what the target now has of the source.
+func (l *Link) covered() {
+	l.opt.Index.Applied(l.opt.Identity.ID, l.clock)
+	position := l.position.String()
+	l.opt.Stats.position.Store(&position)
+	l.opt.Stats.Seq.Store(l.seq)
+	if l.stream == nil || !l.stream.Waiting() {
+		l.opt.Stats.Behind.Store(0)
+	}
+}
+
+// advance brings the target up to the link's position: by the group's rows, or by a marker of its own when one is due.
+func (l *Link) advance(ctx context.Context, g *group) error {
+	if len(g.txs) > 0 {
+		l.opt.Stats.Behind.Store(g.txs[0].Committed.UnixMicro())
+		if err := l.applyGroup(ctx, g); err != nil {
+			return err
+		}
+		l.covered()
+		return nil
+	}
+	if g.moved {
+		l.covered()
+	}
+	// A source that is only kept up, or that only receives, causes no marker by itself: its position is saved now and then.
+	due := time.Since(l.marked) >= l.opt.ProgressEvery && l.clock.Time > l.markedAt
+	if due || l.opt.Pass != (change.GTID{}) {
+		if err := l.applyGroup(ctx, g); err != nil {
+			return err
+		}
+		l.opt.Pass = change.GTID{}
+		return nil
+	}
+	return l.session.keepAlive(ctx)
+}
+
+// maxAttempts is how often a group is tried in one run before the fault is shown and the link starts over.
+const maxAttempts = 20
+
+// applyGroup commits the group, in as many attempts as it takes.
+func (l *Link) applyGroup(ctx context.Context, g *group) error {
+	l.bo.Reset()
+	lockFirst := false
+	for attempt := 1; ; attempt++ {
+		outcome, err := l.attempt(ctx, g, lockFirst)
+		if err == nil {
+			l.committed(outcome)
+			return nil
+		}
+		l.opt.Stats.Redone.Add(1)
+		if rollback := l.session.rollback(ctx); rollback != nil {
+			return l.targetFault(errors.Join(err, rollback), "roll back")
+		}
+		switch {
+		case errors.Is(err, checkpoint.ErrFenced):
+			return l.fenced(ctx)
+		case !lockFirst && (errors.Is(err, errLockFirst) || missingRow(err) || server.IsDuplicateKey(err)):
+			lockFirst = true
+			continue
+		case attempt < maxAttempts && (errors.Is(err, errLockFirst) || server.Classify(err) == fault.Busy || errors.Is(err, errBarrier)):
+			l.log.Debug("group is tried again", zap.Int("attempt", attempt), zap.Error(err))
+		default:
+			return l.rowFault(g, err)
+		}
+		select {
+		case <-time.After(l.bo.NextBackOff()):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *Link) committed(o Outcome) {
+	l.marked, l.markedAt = time.Now(), l.clock.Time
+	s := l.opt.Stats
+	s.Groups.Add(1)
+	s.Transactions.Add(o.Transactions)
+	s.Rows.Add(o.Rows)
+	s.Lost.Add(o.Lost)
+	s.Superseded.Add(o.Superseded)
+	s.Overwritten.Add(o.Overwritten)
+	s.Seq.Store(l.seq)
+}
+
+// attempt carries the group out in one target transaction: marker first, then the rows, then the barrier, then COMMIT.
+// With lockFirst every row is locked and looked at before anything is decided.
+//
+// Safe under invariants 1, 2, 3 and 4.
+func (l *Link) attempt(ctx context.Context, g *group, lockFirst bool) (Outcome, error) {
+	s := l.session
+	epoch := l.opt.Definitions.Epoch()
+	d, err := enlist(g.txs)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if _, err := d.judge(l.opt.Index); err != nil {
+		return Outcome{}, err
+	}
+	if len(g.txs) > 0 {
+		if err := s.prepare(ctx, g.txs[0].Format); err != nil {
+			return Outcome{}, err
+		}
+	}
+	if err := s.begin(ctx, lockFirst); err != nil {
+		return Outcome{}, err
+	}
+	seq, err := s.marker.Insert(ctx, s.conn, l.seq, l.position, l.clock, checkpoint.EncodeManifest(d.manifest), server.IsDuplicateKey)
+	if err != nil {
+		return Outcome{}, err
+	}
+	var present presence
+	if lockFirst {
+		if present, err = s.lock(ctx, g.txs); err != nil {
+			return Outcome{}, err
+		}
+		if _, err := l.barrier(ctx, d, epoch); err != nil {
+			return Outcome{}, err
+		}
+	}
+	x := newExecution(d, present)
+	if err := s.write(ctx, g.txs, x); err != nil {
+		return Outcome{}, err
+	}
+	if !lockFirst {
+		changed, err := l.barrier(ctx, d, epoch)
+		if err != nil {
+			return Outcome{}, err
+		}
+		if changed {
+			return Outcome{}, errLockFirst
+		}
+	}
+	if err := s.commit(ctx); err != nil {
+		return Outcome{}, err
+	}
+	l.seq = seq
+	x.outcome.Transactions = int64(len(g.txs))
+	return x.outcome, nil
+}
+
+// errBarrier says that the target's tailer did not come by in time; the locks are freed meanwhile.
+var errBarrier = errors.New("the tailer of the target is behind")
+
+// barrier waits until the owner's tailer has read everything that could have changed the rows now locked, and decides
+// again. A group without rows has nothing to wait for.
+func (l *Link) barrier(ctx context.Context, d *decisions, epoch uint64) (changed bool, err error) {
+	if len(d.verdicts) == 0 {
+		return false, nil
+	}
+	end, err := l.opt.Dialect.BinlogEnd(ctx, l.session.conn)
+	if err != nil {
+		return false, fmt.Errorf("read the end of the binlog: %w", err)
+	}
+	wait, cancel := context.WithTimeout(ctx, l.opt.BarrierTimeout)
+	defer cancel()
+	if err := l.opt.Watermark.Wait(wait, end); err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		return false, fmt.Errorf("wait at the barrier for %s, reached %s: %w", end, l.opt.Watermark.Position(), errBarrier)
+	}
+	if l.opt.Definitions.Epoch() != epoch {
+		return false, fmt.Errorf("a table of %s was just changed: %w", l.opt.Target, errBarrier)
+	}
+	return d.judge(l.opt.Index)
+}
+
+// fenced finds out who has committed the number that this link was about to take.
+func (l *Link) fenced(ctx context.Context) error {
+	state, _, err := checkpoint.Latest(ctx, l.session.conn, l.opt.Identity.Position.Flavor(), l.opt.Identity.ID)
+	if err != nil {
+		return l.targetFault(err, "read the newest marker")
+	}
+	if state.Owner == l.opt.Owner || state.Owner == l.before {
+		// One's own commit whose answer was lost, or the last one of the process before: begin again behind it.
+		return fault.New(fault.Unavailable, "wait: it is tried again", "a commit on %s arrived late", l.opt.Target)
+	}
+	return checkpoint.Fence(l.opt.Target)
+}
+
+// checkTime stops a source whose clock runs ahead: its changes would win over everything.
+func (l *Link) checkTime(tx *change.Transaction) error {
+	ahead := time.Until(tx.Committed)
+	if ahead <= l.opt.MaxClockSkew || tx.Committed.IsZero() {
+		return nil
+	}
+	return fault.New(fault.ClockSkew,
+		fmt.Sprintf("set the clock of %s right (or that of this host), then `replicator link resume %s %s`", l.opt.Source, l.opt.Source, l.opt.Target),
+		"%s committed %s at %s, %s ahead of this host's clock; max_clock_skew is %s",
+		l.opt.Source, tx.GTID, tx.Committed.UTC().Format(time.RFC3339Nano), ahead.Round(time.Millisecond), l.opt.MaxClockSkew)
+}
+
+// targetFault gives an error of the target's session its class and remedy.
+func (l *Link) targetFault(err error, doing string) error {
+	if _, ok := fault.As(err); ok || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return server.Fault(err, fmt.Sprintf("%s on %s", doing, l.opt.Target))
+}
+
+func (l *Link) rowFault(g *group, err error) error {
+	doing := "save the progress of " + l.opt.Source
+	if n := len(g.txs); n > 0 {
+		doing = fmt.Sprintf("apply %s of %s", g.txs[0].GTID, l.opt.Source)
+		if n > 1 {
+			doing = fmt.Sprintf("apply %s to %s of %s", g.txs[0].GTID, g.txs[n-1].GTID, l.opt.Source)
+		}
+	}
+	if errors.Is(err, errBarrier) || errors.Is(err, errLockFirst) {
+		return fault.Wrap(err, fault.Busy, "wait: it is tried again; if it stays, look at the load of the server", "%s to %s", doing, l.opt.Target)
+	}
+	return l.targetFault(err, doing)
+}

@@ -1,0 +1,251 @@
+package applier
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"replicator/change"
+	"replicator/checkpoint"
+	"replicator/server"
+)
+
+// lockWait is how long a statement waits for a row lock of an application before the group is rolled back and tried again.
+const lockWait = 5 * time.Second
+
+// session is one connection to the target, on which groups are applied one after the other.
+type session struct {
+	opt      Options
+	conn     *sql.Conn
+	marker   *checkpoint.Writer
+	replay   *replayWriter
+	portable *portableWriter
+	routing  routing
+	used     time.Time
+	open     bool // a transaction may be open
+	broken   bool
+}
+
+func openSession(ctx context.Context, opt Options) (*session, error) {
+	conn, err := opt.Server.DB().Conn(ctx)
+	if err != nil {
+		return nil, server.Fault(err, "connect to "+opt.Target)
+	}
+	s := &session{opt: opt, conn: conn, used: time.Now()}
+	if err := s.setUp(ctx); err != nil {
+		s.broken = true
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *session) setUp(ctx context.Context) error {
+	err := s.opt.Dialect.ApplySession(ctx, s.conn, server.Session{LockWait: lockWait, Wait: s.opt.SessionWait})
+	if err != nil {
+		return err
+	}
+	canReplay, err := s.opt.Dialect.CanReplay(ctx, s.conn)
+	if err != nil {
+		return err
+	}
+	s.marker, err = checkpoint.NewWriter(ctx, s.conn, s.opt.Identity.ID, s.opt.Owner)
+	if err != nil {
+		return server.Fault(err, "prepare the marker on "+s.opt.Target)
+	}
+	s.routing = routing{opt: s.opt, canReplay: canReplay}
+	s.replay = newReplayWriter(s.conn, s.opt.Dialect, s.opt.MaxPacket)
+	s.portable = newPortableWriter(s.conn, s.targetTable, s.opt.SourceFlavor != s.opt.Flavor, s.opt.MaxPacket)
+	return nil
+}
+
+// writerFor returns the writer of a table's path.
+func (s *session) writerFor(ctx context.Context, t *change.Table) (writer, error) {
+	route, err := s.routing.route(ctx, s.opt.Server.DB(), t)
+	if err != nil {
+		return nil, err
+	}
+	if route.replay {
+		return s.replay, nil
+	}
+	return s.portable, nil
+}
+
+func (s *session) targetTable(ctx context.Context, name change.TableName) (*server.Table, error) {
+	return s.opt.Definitions.Table(ctx, s.opt.Server.DB(), name)
+}
+
+// close ends the session. One that an apply session used is not given back to the pool: its settings differ.
+func (s *session) close() {
+	if s.marker != nil && !s.broken {
+		_ = s.marker.Close() // the connection ends anyway
+	}
+	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn }) // ends the connection instead of returning it
+	_ = s.conn.Close()
+}
+
+// prepare readies the session for events of a format. It must be called outside a transaction.
+func (s *session) prepare(ctx context.Context, f *change.Format) error {
+	if !s.routing.canReplay || s.opt.SourceFlavor != s.opt.Flavor {
+		return nil
+	}
+	return s.replay.prepare(ctx, f)
+}
+
+func (s *session) begin(ctx context.Context, lockFirst bool) error {
+	s.used = time.Now()
+	s.open = true
+	if lockFirst {
+		// Its gap locks keep away a row that was found absent.
+		if _, err := s.conn.ExecContext(ctx, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"); err != nil {
+			return fmt.Errorf("set the isolation level: %w", err)
+		}
+	}
+	if _, err := s.conn.ExecContext(ctx, "BEGIN"); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	return nil
+}
+
+func (s *session) commit(ctx context.Context) error {
+	if _, err := s.conn.ExecContext(ctx, "COMMIT"); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	s.open = false
+	s.used = time.Now()
+	return nil
+}
+
+// rollback ends an open transaction. Its failure means that the session is lost, and the transaction with it.
+func (s *session) rollback(ctx context.Context) error {
+	s.replay.reset()
+	s.portable.reset()
+	if !s.open {
+		return nil
+	}
+	if _, err := s.conn.ExecContext(ctx, "ROLLBACK"); err != nil {
+		s.broken = true
+		return fmt.Errorf("roll back: %w", err)
+	}
+	s.open = false
+	return nil
+}
+
+// keepAlive keeps the server from ending an idle session.
+func (s *session) keepAlive(ctx context.Context) error {
+	if time.Since(s.used) < s.opt.SessionWait/3 {
+		return nil
+	}
+	s.used = time.Now()
+	if err := s.conn.PingContext(ctx); err != nil {
+		return server.Fault(err, "keep the session on "+s.opt.Target)
+	}
+	return nil
+}
+
+// write carries the decided changes out, each table on its path. Tables of both paths keep their order.
+func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execution) error {
+	var last writer
+	for _, tx := range txs {
+		err := tx.Body.Each(func(ev *change.RowsEvent) error {
+			ops, asIs, err := x.event(ev)
+			if err != nil || (!asIs && len(ops) == 0) {
+				return err
+			}
+			w, err := s.writerFor(ctx, ev.Table)
+			if err != nil {
+				return err
+			}
+			if last != nil && last != w {
+				if err := last.flush(ctx); err != nil {
+					return err
+				}
+			}
+			last = w
+			if asIs {
+				ops = nil
+			}
+			return w.write(ctx, rowChanges{Event: ev, Format: tx.Format, Ops: ops})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	return last.flush(ctx)
+}
+
+// lockBatch is how many rows one locking SELECT looks at.
+const lockBatch = 50
+
+// lock locks every row that the transactions touch and tells which of them exist. Absent ones stay absent until the
+// transaction ends.
+func (s *session) lock(ctx context.Context, txs []*change.Transaction) (presence, error) {
+	found := presence{}
+	for _, tx := range txs {
+		err := tx.Body.Each(func(ev *change.RowsEvent) error {
+			var keys []change.Key
+			var images [][]byte
+			add := func(k change.Key, img []byte) {
+				if _, seen := found[k]; !seen {
+					found[k] = false
+					keys = append(keys, k)
+					images = append(images, img)
+				}
+			}
+			for _, r := range ev.Rows {
+				if before := ev.Before(r); before != nil {
+					add(r.Key, before)
+				}
+				if after := ev.After(r); after != nil {
+					add(r.NewKey, after)
+				}
+			}
+			for len(keys) > 0 {
+				n := min(len(keys), lockBatch)
+				if err := s.lockRows(ctx, ev.Table, keys[:n], images[:n], found); err != nil {
+					return err
+				}
+				keys, images = keys[n:], images[n:]
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// lockRows asks with one statement which rows exist. Each row is named by the condition on its key, and found again by
+// the number of that condition.
+func (s *session) lockRows(ctx context.Context, t *change.Table, keys []change.Key, images [][]byte, found presence) error {
+	plan, err := s.portable.plan(ctx, t)
+	if err != nil {
+		return err
+	}
+	query, args, err := plan.lockStatement(images)
+	if err != nil {
+		return err
+	}
+	rows, err := s.conn.QueryContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("lock rows of %s: %w", t.Name, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var i int
+		if err := rows.Scan(&i); err != nil {
+			return fmt.Errorf("lock rows of %s: %w", t.Name, err)
+		}
+		found[keys[i]] = true
+	}
+	return rows.Err()
+}
+
+func missingRow(err error) bool { return server.IsMissingRow(err) || errors.Is(err, errMissingRow) }

@@ -1,0 +1,365 @@
+// Package integration tries whole meshes of real servers, with the program as users run it.
+package integration
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"replicator/change"
+	"replicator/mesh"
+	"replicator/sandbox"
+	"replicator/server"
+)
+
+// program is the binary under test, built once.
+var program struct {
+	sync.Once
+	path string
+	race string
+	err  error
+}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "replicator-program")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	program.path = filepath.Join(dir, "replicator")
+	program.race = filepath.Join(dir, "replicator-race")
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// build makes the ordinary static binary, the one that figures come from.
+func build(tb testing.TB) string {
+	tb.Helper()
+	program.Do(func() { program.err = compile(program.path, "CGO_ENABLED=0") })
+	if program.err != nil {
+		tb.Fatal(program.err)
+	}
+	return program.path
+}
+
+func compile(path, environment string, flags ...string) error {
+	args := append([]string{"build", "-o", path}, flags...)
+	cmd := exec.Command("go", append(args, "replicator/cmd/dev")...)
+	cmd.Env = append(os.Environ(), environment)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// site is one server of a mesh, reached by the program through a proxy.
+type site struct {
+	name   string
+	server *sandbox.Server
+	proxy  *sandbox.Proxy
+	db     *sql.DB // root, not through the proxy
+}
+
+// cluster is a mesh of real servers and the program that replicates between them.
+type cluster struct {
+	tb     testing.TB
+	dir    string
+	sites  []*site
+	binary string
+	extra  string // appended to the configuration
+	listen string
+	cmd    *exec.Cmd
+	exited chan error
+	log    *logBuffer
+}
+
+const password = "s3cret-of-the-replicator"
+
+var siteNames = []string{"east", "west", "north", "south"}
+
+// newCluster starts servers of the given flavors with an account for the program, and does not start the program.
+func newCluster(tb testing.TB, flavors ...sandbox.Flavor) *cluster {
+	tb.Helper()
+	c := &cluster{tb: tb, dir: tb.TempDir(), binary: build(tb), log: &logBuffer{}, listen: freeAddress(tb)}
+	c.sites = make([]*site, len(flavors))
+	var wg sync.WaitGroup
+	errs := make([]error, len(flavors))
+	for i, f := range flavors {
+		wg.Go(func() {
+			s, err := sandbox.Start(context.Background(), sandbox.Options{Flavor: f, Name: siteNames[i]})
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			c.sites[i] = &site{name: siteNames[i], server: s, db: s.DB()}
+			errs[i] = grant(s)
+		})
+	}
+	wg.Wait()
+	tb.Cleanup(func() {
+		for _, s := range c.sites {
+			if s != nil {
+				_ = s.server.Close()
+			}
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		tb.Fatal(err)
+	}
+	for _, s := range c.sites {
+		s.proxy = sandbox.ProxyTest(tb, s.server.Addr())
+	}
+	tb.Cleanup(func() {
+		c.kill()
+		if tb.Failed() {
+			tb.Logf("the program's log:\n%s", c.log.tail(200))
+		}
+	})
+	return c
+}
+
+// grant gives the program its least-privilege account.
+func grant(s *sandbox.Server) error {
+	flavor := change.MySQL
+	if s.Flavor().MariaDB() {
+		flavor = change.MariaDB
+	}
+	statements := server.Grants(flavor, server.GrantRequest{User: "replicator", Password: password})
+	for _, q := range statements {
+		if _, err := s.DB().Exec(q); err != nil {
+			return fmt.Errorf("%s: %w", q, err)
+		}
+	}
+	return nil
+}
+
+func freeAddress(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// configure writes the configuration of the mesh.
+func (c *cluster) configure() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "mesh: test\nservers:\n")
+	for _, s := range c.sites {
+		fmt.Fprintf(&b, "  %s: {endpoints: [%q], user: replicator, password: %q}\n", s.name, s.proxy.Addr(), password)
+	}
+	fmt.Fprintf(&b, "state_dir: %s\nhttp: {listen: %q}\n%s", filepath.Join(c.dir, "state"), c.listen, c.extra)
+	path := filepath.Join(c.dir, "replicator.yaml")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		c.tb.Fatal(err)
+	}
+	return path
+}
+
+// start runs the program.
+func (c *cluster) start() {
+	c.tb.Helper()
+	c.cmd = exec.Command(c.binary, "run", "--config", c.configure())
+	c.cmd.Stderr, c.cmd.Stdout = c.log, c.log
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.cmd.Start(); err != nil {
+		c.tb.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	c.exited = exited
+	go func(cmd *exec.Cmd) { exited <- cmd.Wait() }(c.cmd)
+}
+
+// kill ends the program with SIGKILL.
+func (c *cluster) kill() {
+	if c.cmd == nil {
+		return
+	}
+	_ = c.cmd.Process.Kill()
+	<-c.exited
+	c.cmd = nil
+}
+
+// stop ends the program as an operator would, and returns how long it took.
+func (c *cluster) stop() time.Duration {
+	c.tb.Helper()
+	began := time.Now()
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		c.tb.Fatal(err)
+	}
+	select {
+	case err := <-c.exited:
+		if err != nil {
+			c.tb.Errorf("the program ended with %v", err)
+		}
+	case <-time.After(15 * time.Second):
+		c.tb.Error("the program does not stop")
+		_ = c.cmd.Process.Kill()
+		<-c.exited
+	}
+	c.cmd = nil
+	return time.Since(began)
+}
+
+// status asks the program.
+func (c *cluster) status() (mesh.Status, error) {
+	client := http.Client{Timeout: 2 * time.Second}
+	response, err := client.Get("http://" + c.listen + "/api/v1/status")
+	if err != nil {
+		return mesh.Status{}, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return mesh.Status{}, err
+	}
+	var s mesh.Status
+	if err := json.Unmarshal(body, &s); err != nil {
+		return mesh.Status{}, fmt.Errorf("%s: %w", body, err)
+	}
+	return s, nil
+}
+
+// await polls until f returns nil.
+func await(tb testing.TB, patience time.Duration, f func() error) {
+	tb.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("after %s: %v", patience, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// awaitLinks waits until every link is running.
+func (c *cluster) awaitLinks(patience time.Duration) {
+	c.tb.Helper()
+	await(c.tb, patience, func() error {
+		s, err := c.status()
+		if err != nil {
+			return err
+		}
+		for _, l := range s.Links {
+			if l.State != mesh.Running {
+				return fmt.Errorf("link %s-%s is %s: %+v", l.From, l.To, l.State, l.Error)
+			}
+		}
+		return nil
+	})
+}
+
+// exec runs a statement on a server as an application would.
+func (s *site) exec(tb testing.TB, query string, args ...any) {
+	tb.Helper()
+	if _, err := s.db.Exec(query, args...); err != nil {
+		tb.Fatalf("on %s: %s: %v", s.name, query, err)
+	}
+}
+
+// everywhere runs statements on all servers.
+func (c *cluster) everywhere(queries ...string) {
+	c.tb.Helper()
+	for _, s := range c.sites {
+		for _, q := range queries {
+			s.exec(c.tb, q)
+		}
+	}
+}
+
+// digest is the number of rows of a table and a checksum over their text that does not depend on order or flavor.
+func (s *site) digest(table string) (string, error) {
+	var database, name string
+	database, name, _ = strings.Cut(table, ".")
+	rows, err := s.db.Query("SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION",
+		database, name)
+	if err != nil {
+		return "", err
+	}
+	defer rows.Close()
+	var columns []string
+	for rows.Next() {
+		var column string
+		if err := rows.Scan(&column); err != nil {
+			return "", err
+		}
+		columns = append(columns, fmt.Sprintf("COALESCE(HEX(`%s`),'~')", column))
+	}
+	if err := rows.Err(); err != nil {
+		return "", err
+	}
+	if len(columns) == 0 {
+		return "", fmt.Errorf("%s has no table %s", s.name, table)
+	}
+	var count, sum string
+	err = s.db.QueryRow(fmt.Sprintf("SELECT COUNT(*), COALESCE(BIT_XOR(CAST(CONV(LEFT(SHA2(CONCAT_WS('#', %s), 256), 15), 16, 10) AS UNSIGNED)), 0) FROM `%s`.`%s`",
+		strings.Join(columns, ","), database, name)).Scan(&count, &sum)
+	return count + " rows, checksum " + sum, err
+}
+
+// awaitEqual waits until the tables are equal on all servers.
+func (c *cluster) awaitEqual(patience time.Duration, tables ...string) {
+	c.tb.Helper()
+	await(c.tb, patience, func() error {
+		for _, t := range tables {
+			first, err := c.sites[0].digest(t)
+			if err != nil {
+				return err
+			}
+			for _, s := range c.sites[1:] {
+				other, err := s.digest(t)
+				if err != nil {
+					return err
+				}
+				if other != first {
+					return fmt.Errorf("table %s: %s has %s, %s has %s", t, c.sites[0].name, first, s.name, other)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// logBuffer keeps the program's output.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) tail(lines int) string {
+	all := strings.Split(l.String(), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

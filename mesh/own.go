@@ -1,0 +1,315 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"replicator/applier"
+	"replicator/canal"
+	"replicator/change"
+	"replicator/checkpoint"
+	"replicator/conflict"
+	"replicator/conflict/spill"
+	"replicator/fault"
+)
+
+// errNews ends an owner because a server has become known that it did not know.
+var errNews = errors.New("another server became known")
+
+// firstMeeting is how long an owner waits for servers that have never been reached before it begins without them.
+const firstMeeting = 5 * time.Second
+
+// own is the owner of one target: it tails the target's binlog into the change index, does the upkeep of its replicator
+// tables, and runs the links that lead to it. It returns nil when it should begin again.
+func (m *Mesh) own(ctx context.Context, x *member) error {
+	news := m.news()
+	m.meet(ctx)
+	topology, strangers := m.topology()
+	limits := conflict.Limits{Entries: m.config.Conflict.IndexLimit}
+	store, err := spill.Open(filepath.Join(m.config.StateDir, "index-"+x.config.Name))
+	if err != nil {
+		return fault.Wrap(err, fault.Configuration, "make state_dir writable, or name another", "open the spill of the change index")
+	}
+	defer func() {
+		if err := store.Close(); err != nil {
+			m.log.Warn("closing the spill of the change index", zap.Error(err))
+		}
+	}()
+	limits.Store = store
+
+	p := x.profile()
+	position, clock, err := checkpoint.LoadFrontier(ctx, x.server.DB(), p.identity)
+	if err != nil {
+		return x.fault(err, "read the frontier of "+x.config.Name)
+	}
+	o := &owner{
+		mesh: m, member: x, profile: p, state: conflict.NewState(p.identity.ID, topology, limits),
+		definitions: applier.NewDefinitions(), watermark: &applier.Watermark{},
+		position: position, clock: clock,
+	}
+	o.state.Checkpoint(position, clock)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return o.tail(ctx) })
+	g.Go(func() error { return o.upkeep(ctx) })
+	g.Go(func() error { return o.replicate(ctx) })
+	if strangers {
+		g.Go(func() error {
+			select {
+			case <-news:
+				return errNews
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}
+	err = g.Wait()
+	if errors.Is(err, errNews) {
+		return nil
+	}
+	return err
+}
+
+// meet waits a moment until every server is known.
+func (m *Mesh) meet(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, firstMeeting)
+	defer cancel()
+	for _, x := range m.members {
+		select {
+		case <-x.ready:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// topology lists the links by identity. A server that was never reached takes part under a random one: it has seen
+// nothing, so nothing is stable before it is known.
+func (m *Mesh) topology() (t conflict.Topology, strangers bool) {
+	ids := map[*member]change.ServerID{}
+	for _, x := range m.members {
+		if p := x.profile(); p != nil {
+			ids[x] = p.identity.ID
+			continue
+		}
+		ids[x] = change.NewServerID()
+		strangers = true
+	}
+	var links []conflict.Link
+	for _, l := range m.links {
+		links = append(links, conflict.Link{From: ids[l.from], To: ids[l.to]})
+	}
+	return conflict.NewTopology(links...), strangers
+}
+
+// owner is the state of one target's owner while it runs.
+type owner struct {
+	mesh        *Mesh
+	member      *member
+	profile     *profile
+	state       *conflict.State
+	definitions *applier.Definitions
+	watermark   *applier.Watermark
+
+	// Of the tailer's goroutine: what has been fed.
+	position change.GTIDSet
+	clock    change.Clock
+	noted    time.Time
+
+	changed atomic.Bool // rows have been fed since the frontier was saved
+}
+
+// tail feeds the change index from the target's binlog, over as many connections as it takes: the index stays, and goes
+// on where it stood. It returns when a person is needed.
+func (o *owner) tail(ctx context.Context) error {
+	x := o.member
+	bo := newBackOff()
+	for {
+		began := time.Now()
+		err := x.reader().Run(ctx, canal.Start{Position: o.position.Clone(), Clock: o.clock}, o)
+		for {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			f := x.trouble.set(fmt.Errorf("read %s: %w", x.config.Name, err))
+			if !f.Class.Transient() {
+				return f
+			}
+			if time.Since(began) > settled {
+				bo.Reset()
+			}
+			pause := bo.NextBackOff()
+			logFault(x.log, "binlog cannot be read", f, pause)
+			if err := wait(ctx, pause); err != nil {
+				return err
+			}
+			// Whatever answers at the address now may be another server, or configured otherwise.
+			if err = x.reach(ctx); err == nil {
+				x.trouble.clear(Running)
+				break
+			}
+		}
+	}
+}
+
+// Transaction implements canal.Feed.
+func (o *owner) Transaction(tx *change.Transaction) error {
+	switch tx.Kind {
+	case change.Local:
+		if err := o.local(tx); err != nil {
+			return err
+		}
+		o.changed.Store(true)
+	case change.Replicated:
+		if err := o.state.Replicated(tx.Marker); err != nil {
+			return err
+		}
+		o.changed.Store(true)
+	case change.Definition:
+		o.definitions.Forget()
+	case change.Passive:
+	}
+	o.position.Add(tx.GTID)
+	o.clock = tx.Clock
+	if time.Since(o.noted) >= time.Second {
+		o.noted = time.Now()
+		o.state.Checkpoint(o.position, o.clock)
+	}
+	return nil
+}
+
+func (o *owner) local(tx *change.Transaction) error {
+	keys := make([]change.Key, 0, 64)
+	return tx.Body.Each(func(ev *change.RowsEvent) error {
+		keys = keys[:0]
+		for _, r := range ev.Rows {
+			keys = append(keys, r.Key)
+			if r.NewKey != r.Key {
+				keys = append(keys, r.NewKey)
+			}
+		}
+		return o.state.Local(tx.Stamp, keys)
+	})
+}
+
+// Reached implements canal.Feed.
+func (o *owner) Reached(p change.FilePosition) { o.watermark.Reached(p) }
+
+// upkeepEvery is how often the owner writes heartbeat and frontier: one transaction.
+const upkeepEvery = time.Second
+
+// frontierEvery is how often the frontier is saved although nothing but upkeep happened.
+const frontierEvery = 10 * time.Second
+
+func (o *owner) upkeep(ctx context.Context) error {
+	tick := time.NewTicker(upkeepEvery)
+	defer tick.Stop()
+	var saved time.Time
+	held := false
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if err := o.state.Sweep(); err != nil {
+			return fmt.Errorf("sweep the change index of %s: %w", o.member.config.Name, err)
+		}
+		frontier := o.changed.Swap(false) || time.Since(saved) >= frontierEvery
+		switch err := o.beat(ctx, frontier); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			held = true
+			f := o.member.trouble.set(o.member.fault(err, "write the heartbeat of "+o.member.config.Name))
+			logFault(o.member.log, "upkeep fails", f, upkeepEvery)
+			if frontier {
+				o.changed.Store(true)
+			}
+		case held:
+			held = false
+			o.member.trouble.clear(Running)
+		case frontier:
+			saved = time.Now()
+		}
+	}
+}
+
+// upkeepTimeout bounds the upkeep's transaction: it touches rows that nobody else writes.
+const upkeepTimeout = 10 * time.Second
+
+func (o *owner) beat(ctx context.Context, frontier bool) error {
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	tx, err := o.member.server.DB().BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
+	if err := checkpoint.Beat(ctx, tx, o.applied()); err != nil {
+		return err
+	}
+	if position, clock, ok := o.state.Frontier(); ok && frontier {
+		if err := checkpoint.SaveFrontier(ctx, tx, position, clock); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// applied is what this target has of every source that is linked to it.
+func (o *owner) applied() change.Context {
+	var c change.Context
+	for _, l := range o.mesh.into(o.member) {
+		if p := l.from.profile(); p != nil {
+			if t := o.state.AppliedUpTo(p.identity.ID); t > 0 {
+				c = c.With(p.identity.ID, t)
+			}
+		}
+	}
+	return c
+}
+
+// replicate runs the links to this target once its change index is whole.
+func (o *owner) replicate(ctx context.Context) error {
+	end, err := o.profile.dialect.BinlogEnd(ctx, o.member.server.DB())
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := o.watermark.Wait(ctx, end); err != nil {
+		return err
+	}
+	stats := o.state.Stats()
+	o.member.log.Info("change index is whole", zap.Int("entries", stats.Entries+stats.Spilled),
+		zap.Duration("took", time.Since(began).Round(time.Millisecond)))
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range o.mesh.into(o.member) {
+		g.Go(func() error {
+			o.runLink(ctx, l)
+			return ctx.Err()
+		})
+	}
+	return g.Wait()
+}
+
+// readOnly serves a server that this process only reads from: one reader for all of its links. It begins where the first
+// link does; those that are ahead join it, those that are behind catch up by themselves.
+func (m *Mesh) readOnly(ctx context.Context, x *member) error {
+	select {
+	case start := <-x.wanted:
+		if err := x.reader().Run(ctx, start, nil); err != nil {
+			return fmt.Errorf("read %s: %w", x.config.Name, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,82 @@
+package mesh
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"replicator/change"
+)
+
+// catchUpAfter is how far behind a link may be and still count as running.
+const catchUpAfter = 2 * time.Second
+
+// Status describes the mesh as this process sees it. It asks no server.
+func (m *Mesh) Status(context.Context) Status {
+	id := hex.EncodeToString(m.owner[:4])
+	s := Status{
+		Mesh: m.config.Mesh, Time: Timestamp(time.Now()), Source: "process",
+		Processes: []ProcessStatus{{ID: id, Host: m.host, Site: m.config.Site, State: "running"}},
+		Servers:   []ServerStatus{}, Links: []LinkStatus{}, Tables: []TableStatus{},
+	}
+	for _, x := range m.members {
+		s.Servers = append(s.Servers, x.status(id))
+	}
+	for _, l := range m.links {
+		if !l.to.config.Own {
+			continue
+		}
+		s.Links = append(s.Links, l.status())
+		for _, r := range l.routes.List() {
+			s.Tables = append(s.Tables, TableStatus{
+				Table: r.Table.String(), From: l.from.config.Name, To: l.to.config.Name, Path: r.Path, Reason: r.Reason,
+			})
+		}
+	}
+	return s
+}
+
+func (m *member) status(process string) ServerStatus {
+	f, _, _ := m.trouble.get()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := ServerStatus{
+		Name: m.config.Name, Endpoint: m.server.Endpoint(), Reachable: m.answered, ClockSkewSeconds: m.skew, Error: f,
+	}
+	if f != nil && f.Class == "network" {
+		s.Reachable = new(bool)
+	}
+	if p := m.known; p != nil {
+		id, flavor := p.identity.ID.String(), p.info.Flavor.String()
+		s.ID, s.Flavor, s.Version = &id, &flavor, &p.info.Version
+		if m.config.Own {
+			s.Owner = &process
+		}
+	}
+	return s
+}
+
+func (l *link) status() LinkStatus {
+	f, state, retries := l.trouble.get()
+	st := &l.stats
+	s := LinkStatus{From: l.from.config.Name, To: l.to.config.Name, State: state, Error: f, Retries: &retries}
+	if position := st.Position(); position != "" {
+		seq := st.Seq.Load()
+		s.Position, s.Seq = &position, &seq
+	}
+	transactions, rows, lost := st.Transactions.Load(), st.Rows.Load(), st.Lost.Load()
+	superseded, overwritten, speed := st.Superseded.Load(), st.Overwritten.Load(), l.rate.perSecond()
+	s.Transactions, s.Rows, s.LostRows = &transactions, &rows, &lost
+	s.SupersededRows, s.OverwrittenRows, s.RowsPerSecond = &superseded, &overwritten, &speed
+	if st.Running() {
+		lag := 0.0
+		if behind := st.Behind.Load(); behind != 0 {
+			lag = max(0, time.Since(change.Time(behind).Wall()).Seconds())
+		}
+		s.LagSeconds = &lag
+		if state == Running && lag > catchUpAfter.Seconds() {
+			s.State = CatchingUp
+		}
+	}
+	return s
+}

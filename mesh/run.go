@@ -1,0 +1,175 @@
+package mesh
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"replicator/applier"
+	"replicator/canal"
+	"replicator/change"
+	"replicator/fault"
+	"replicator/server"
+)
+
+const (
+	barrierTimeout = 10 * time.Second
+	progressEvery  = 10 * time.Second
+)
+
+// runLink keeps one link running until the context ends.
+func (o *owner) runLink(ctx context.Context, l *link) {
+	log := o.mesh.log.Named("link").With(zap.String("from", l.from.config.Name), zap.String("to", l.to.config.Name))
+	report := func(f *fault.Error, pause time.Duration) { logFault(log, "link is held up", f, pause) }
+	supervise(ctx, l.trouble, report, func(ctx context.Context) error {
+		if err := l.waitForSource(ctx); err != nil {
+			return err
+		}
+		if err := o.checkTables(ctx, l); err != nil {
+			return err
+		}
+		run := applier.NewLink(o.linkOptions(l, log))
+		err := run.Run(ctx)
+		l.ended(run, err)
+		return err
+	})
+	l.trouble.clear(Starting)
+}
+
+// waitForSource waits until the source is known, and shows meanwhile what keeps it.
+func (l *link) waitForSource(ctx context.Context) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.from.ready:
+			if f, _, _ := l.from.trouble.get(); f != nil {
+				return &fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy}
+			}
+			return nil
+		case <-tick.C:
+			l.hold(l.from)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// ended keeps what the next run must know of the last one.
+func (l *link) ended(run *applier.Link, err error) {
+	f, _ := fault.As(err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stoppedAt = run.StoppedAt()
+	l.fenced = f != nil && f.Class == fault.Fenced
+}
+
+func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
+	c := o.mesh.config
+	source := l.from.profile()
+	l.mu.Lock()
+	pass, fenced := l.pass, l.fenced
+	l.pass = change.GTID{}
+	l.mu.Unlock()
+	return applier.Options{
+		Source: l.from.config.Name, Target: l.to.config.Name,
+		Identity: source.identity, SourceFlavor: source.info.Flavor, Owner: o.mesh.owner,
+		Server: l.to.server, Dialect: o.profile.dialect, Flavor: o.profile.info.Flavor,
+		MaxPacket: maxPacket(o.profile.info),
+		Match:     c.Tables.Matches, Index: o.state, Watermark: o.watermark, Definitions: o.definitions,
+		Subscribe: func(p change.GTIDSet, clock change.Clock) applier.Stream {
+			start := canal.Start{Position: p, Clock: clock}
+			select {
+			case l.from.wanted <- start:
+			default: // the reader runs, or has been asked
+			}
+			return l.from.reader().Subscribe(start)
+		},
+		Limits: applier.Limits{
+			Transactions: c.Apply.GroupTransactions, Rows: int64(c.Apply.GroupRows), Bytes: int64(c.Apply.GroupBytes),
+			Time: c.Apply.GroupTime,
+		},
+		Halt: c.DDL == "halt", Pass: pass, Fenced: fenced,
+		MaxClockSkew: c.Conflict.MaxClockSkew, SessionWait: c.Lease.TTL,
+		BarrierTimeout: barrierTimeout, ProgressEvery: progressEvery,
+		Started: func() { l.trouble.clear(Running); log.Info("link runs") },
+		Stats:   &l.stats, Routes: &l.routes, Log: log,
+	}
+}
+
+// checkTables refuses a link whose tables cannot be replicated.
+func (o *owner) checkTables(ctx context.Context, l *link) error {
+	c := o.mesh.config
+	from, to := server.Examine(ctx, l.from.server, c), server.Examine(ctx, l.to.server, c)
+	from.ReadTables(ctx, c)
+	to.ReadTables(ctx, c)
+	if err := server.Err(append(from.Findings, to.Findings...)); err != nil {
+		return err
+	}
+	return server.Err(server.CheckLink(ctx, from, to))
+}
+
+// hubOptions say how to read a server's binlog.
+func (m *member) hubOptions(p *profile) canal.Options {
+	c := m.mesh.config
+	return canal.Options{
+		Name: m.config.Name, Address: m.server.Endpoint(), User: m.config.Reader.User, Password: m.config.Reader.Password,
+		Flavor: p.info.Flavor, Identity: p.identity.ID, Match: c.Tables.Matches,
+		Logger: m.log.Named("canal"),
+		StateDir: c.StateDir, SpoolBytes: int64(c.Apply.GroupBytes), MaxClockSkew: c.Conflict.MaxClockSkew,
+	}
+}
+
+// rate is a link's speed over the last seconds.
+type rate struct {
+	mu      sync.Mutex
+	samples []int64
+	speed   float64
+}
+
+const rateWindow = 5 // seconds
+
+func (r *rate) sample(rows int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.samples = append(r.samples, rows)
+	if len(r.samples) > rateWindow+1 {
+		r.samples = r.samples[1:]
+	}
+	if n := len(r.samples); n > 1 {
+		r.speed = float64(rows-r.samples[0]) / float64(n-1)
+	}
+}
+
+func (r *rate) perSecond() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.speed
+}
+
+func (m *Mesh) sampleRates(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, l := range m.links {
+				l.rate.sample(l.stats.Rows.Load())
+			}
+		}
+	}
+}
+
+// maxPacket is a server's max_allowed_packet.
+func maxPacket(i server.Info) int {
+	n, err := strconv.Atoi(i.Variables["max_allowed_packet"])
+	if err != nil {
+		return 16 << 20 // MariaDB's default
+	}
+	return n
+}

@@ -1,0 +1,116 @@
+package mesh
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"replicator/checkpoint"
+	"replicator/config"
+	"replicator/server"
+)
+
+// StatusFromTables describes the mesh from what the servers' own tables say, for when no process answers. What only a
+// process knows is null.
+func StatusFromTables(ctx context.Context, c *config.Config) (Status, error) {
+	s := Status{
+		Mesh: c.Mesh, Time: Timestamp(time.Now()), Source: "tables",
+		Processes: []ProcessStatus{}, Servers: []ServerStatus{}, Links: []LinkStatus{}, Tables: []TableStatus{},
+	}
+	seen := map[string]*witness{}
+	for _, x := range c.Servers {
+		w, err := newWitness(ctx, x)
+		if err != nil {
+			return Status{}, err
+		}
+		defer w.close()
+		seen[x.Name] = w
+	}
+	for _, l := range c.Links {
+		s.Links = append(s.Links, linkFromTables(ctx, l, seen[l.From], seen[l.To]))
+	}
+	for _, x := range c.Servers {
+		s.Servers = append(s.Servers, seen[x.Name].status)
+	}
+	return s, nil
+}
+
+// witness is one server asked once.
+type witness struct {
+	server   *server.Server
+	identity *checkpoint.Identity
+	status   ServerStatus
+	now      time.Time
+}
+
+const witnessTimeout = 3 * time.Second
+
+func newWitness(ctx context.Context, c *config.Server) (*witness, error) {
+	s, err := server.Open(c, server.Options{Connections: 2, Timeout: witnessTimeout})
+	if err != nil {
+		return nil, err
+	}
+	w := &witness{server: s, status: ServerStatus{Name: c.Name, Endpoint: s.Endpoint()}}
+	ctx, cancel := context.WithTimeout(ctx, 2*witnessTimeout)
+	defer cancel()
+	if err := w.ask(ctx); err != nil {
+		f := asFault(err)
+		w.status.Error = &Fault{Class: string(f.Class), Message: f.Text(), Remedy: f.Remedy, Since: Timestamp(time.Now())}
+	}
+	return w, nil
+}
+
+func (w *witness) close() { _ = w.server.Close() } // nothing was written
+
+func (w *witness) ask(ctx context.Context) error {
+	reachable := false
+	w.status.Reachable = &reachable
+	info, err := server.Probe(ctx, w.server.DB())
+	if err != nil {
+		return server.Fault(err, "ask "+w.status.Name)
+	}
+	reachable = true
+	flavor := info.Flavor.String()
+	w.status.Flavor, w.status.Version = &flavor, &info.Version
+	clock, err := server.ReadClock(ctx, w.server.DB())
+	if err != nil {
+		return err
+	}
+	skew := clock.Ahead.Seconds()
+	w.status.ClockSkewSeconds = &skew
+	w.now = time.Now().Add(clock.Ahead)
+	identity, found, err := checkpoint.LoadIdentity(ctx, w.server.DB(), info.Flavor)
+	if err != nil || !found {
+		return err
+	}
+	id := identity.ID.String()
+	w.identity, w.status.ID = &identity, &id
+	return nil
+}
+
+// linkFromTables reads the newest marker: how far the target has the source, and how long ago that was written. Markers
+// are at most a progress interval apart while a process applies.
+func linkFromTables(ctx context.Context, l config.Link, from, to *witness) LinkStatus {
+	s := LinkStatus{From: l.From, To: l.To, State: Stopped, Error: &Fault{
+		Class: "no_process", Message: "no process applies " + l.From + " to " + l.To,
+		Remedy: "start `replicator run` with this configuration", Since: Timestamp(time.Now()),
+	}}
+	if from.identity == nil || to.identity == nil {
+		return s
+	}
+	ctx, cancel := context.WithTimeout(ctx, witnessTimeout)
+	defer cancel()
+	state, found, err := checkpoint.Latest(ctx, to.server.DB(), from.identity.Position.Flavor(), from.identity.ID)
+	if err != nil || !found {
+		return s
+	}
+	position := state.Position.String()
+	s.Position, s.Seq = &position, &state.Seq
+	s.Error.Since = Timestamp(state.Applied)
+	if to.now.Sub(state.Applied) <= 3*progressEvery {
+		owner := hex.EncodeToString(state.Owner[:4])
+		to.status.Owner = &owner
+		s.State, s.Error = Running, nil
+	}
+	return s
+}
