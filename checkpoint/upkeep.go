@@ -61,3 +61,29 @@ func Now(ctx context.Context, q Querier) (time.Time, error) {
 	}
 	return time.Parse("2006-01-02 15:04:05.999999", text)
 }
+
+// NewestTime is the greatest time that the markers of a server tell of any server of the mesh, 0 when there are none.
+func NewestTime(ctx context.Context, q Querier) (change.Time, error) {
+	rows, err := q.QueryContext(ctx, `SELECT m.clock FROM replicator.marker m
+ JOIN (SELECT source, MAX(seq) AS seq FROM replicator.marker GROUP BY source) newest USING (source, seq)`)
+	if err != nil {
+		return 0, fmt.Errorf("read the newest markers: %w", err)
+	}
+	defer rows.Close()
+	var newest change.Time
+	for rows.Next() {
+		var raw []byte
+		if err := rows.Scan(&raw); err != nil {
+			return 0, fmt.Errorf("read the newest markers: %w", err)
+		}
+		clock, err := change.DecodeClock(raw)
+		if err != nil {
+			return 0, fmt.Errorf("read the newest markers: %w", err)
+		}
+		newest = max(newest, clock.Time)
+		for _, e := range clock.Context {
+			newest = max(newest, e.Time)
+		}
+	}
+	return newest, rows.Err()
+}
