@@ -89,3 +89,12 @@ func parsePart(text string) (wildcard, string, error) {
 	}
 	return nil, "", errPattern
 }
+
+// DatabaseOf returns the database part of a table pattern: a name, in which * stands for any text.
+func DatabaseOf(text string) (string, error) {
+	p, err := parsePattern(text)
+	if err != nil {
+		return "", err
+	}
+	return strings.Join(p.database, "*"), nil
+}
