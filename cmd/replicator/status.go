@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func newStatusCommand() *cobra.Command {
 			if watch {
 				return v.watch(ctx)
 			}
-			s, err := v.show(ctx)
+			s, err := v.show(ctx, v.out)
 			if err == nil && healthy && len(api.Unhealthy(s)) > 0 {
 				return errAnswerNo
 			}
@@ -69,15 +70,15 @@ type statusView struct {
 	noted string
 }
 
-func (v *statusView) show(ctx context.Context) (mesh.Status, error) {
+func (v *statusView) show(ctx context.Context, out io.Writer) (mesh.Status, error) {
 	s, err := v.read(ctx)
 	if err != nil {
 		return mesh.Status{}, err
 	}
 	if v.json {
-		return s, api.WriteJSON(v.out, s)
+		return s, api.WriteJSON(out, s)
 	}
-	return s, api.WriteText(v.out, s)
+	return s, api.WriteText(out, s)
 }
 
 // watch draws until it is interrupted, which is how it is meant to end.
@@ -87,13 +88,19 @@ func (v *statusView) watch(ctx context.Context) error {
 	ticks := time.NewTicker(watchPeriod)
 	defer ticks.Stop()
 	for {
+		var drawing bytes.Buffer // drawn at once: asking the servers may take seconds
 		if terminal {
-			if _, err := io.WriteString(v.out, clearScreen); err != nil {
-				return fmt.Errorf("draw status: %w", err)
-			}
+			drawing.WriteString(clearScreen)
 		}
-		if _, err := v.show(ctx); err != nil && ctx.Err() == nil {
+		_, err := v.show(ctx, &drawing)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return err
+		}
+		if _, err := v.out.Write(drawing.Bytes()); err != nil {
+			return fmt.Errorf("draw status: %w", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// childVariable makes the test binary a replicator: its value is the command line, split at blanks.
+const childVariable = "REPLICATOR_TEST_COMMAND"
+
+func TestChild(t *testing.T) {
+	command := os.Getenv(childVariable)
+	if command == "" {
+		return // not a child of another test
+	}
+	os.Exit(execute(context.Background(), strings.Fields(command), os.Stdout, os.Stderr))
+}
+
+// unreachableMesh is a configuration of two servers that nobody can reach, and the address of the process's HTTP server.
+func unreachableMesh(t *testing.T) (path, listen string) {
+	t.Helper()
+	listen = spareAddress(t)
+	text := fmt.Sprintf(`mesh: shop
+servers:
+  east: {endpoints: ["%s"], user: u, password: p}
+  west: {endpoints: ["%s"], user: u, password: p}
+http: {listen: "%s"}
+state_dir: %s
+log: {format: json}
+`, spareAddress(t), spareAddress(t), listen, filepath.Join(t.TempDir(), "state"))
+	path = filepath.Join(t.TempDir(), "replicator.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, listen
+}
+
+func spareAddress(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// commandLine is one command line's exit code and output.
+func commandLine(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = execute(t.Context(), args, &o, &e)
+	return code, o.String(), e.String()
+}
+
+// awaitThat asks until f says yes.
+func awaitThat(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// startProcess starts a replicator process and waits until it answers.
+func startProcess(t *testing.T, path string) (process *exec.Cmd, logs *bytes.Buffer) {
+	t.Helper()
+	process = exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChild$")
+	process.Env = append(os.Environ(), childVariable+"=run --config "+path)
+	logs = &bytes.Buffer{}
+	process.Stderr, process.Stdout = logs, logs
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitThat(t, "the process to answer", func() bool {
+		code, _, _ := commandLine(t, "health", "--config", path)
+		return code == exitDone
+	})
+	return process, logs
+}
+
+func TestProcessWithoutReachableServers(t *testing.T) {
+	path, _ := unreachableMesh(t)
+	process, logs := startProcess(t, path)
+
+	awaitThat(t, "the links to be tried again", func() bool {
+		_, out, _ := commandLine(t, "status", "--config", path)
+		return strings.Contains(out, "retrying")
+	})
+	code, out, errs := commandLine(t, "status", "--healthy", "--config", path)
+	if code != exitNo || errs != "" {
+		t.Errorf("status --healthy: exit %d, stderr %q", code, errs)
+	}
+	for _, want := range []string{"mesh shop", "told by process", "unreachable", "east -> west", "class:   network", "remedy:  "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	if code, out, _ := commandLine(t, "status", "--json", "--config", path); code != exitDone || !strings.Contains(out, `"source": "process"`) {
+		t.Errorf("status --json: exit %d\n%s", code, out)
+	}
+	if code, out, errs := commandLine(t, "link", "resume", "east", "west", "--config", path); code != exitDone || out != "link east -> west is tried again now\n" {
+		t.Errorf("link resume: exit %d, %s%s", code, out, errs)
+	}
+	if code, _, errs := commandLine(t, "link", "resume", "east", "north", "--config", path); code != exitUsage || !strings.Contains(errs, "remedy: ") {
+		t.Errorf("resuming a link that is not there: exit %d, %s", code, errs)
+	}
+
+	// A second process on the same address must not start.
+	if code, _, errs := commandLine(t, "run", "--config", path); code != exitFailed || !strings.Contains(errs, "http.listen") {
+		t.Errorf("a second process: exit %d, %s", code, errs)
+	}
+
+	asked := time.Now()
+	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Wait(); err != nil {
+		t.Errorf("SIGTERM ends the process with %v:\n%s", err, logs)
+	}
+	if took := time.Since(asked); took > 10*time.Second {
+		t.Errorf("a clean stop took %s", took)
+	}
+	if !strings.Contains(logs.String(), `"level":"warn"`) || !strings.Contains(logs.String(), `"remedy":`) {
+		t.Errorf("the log has no JSON warning with a remedy:\n%s", logs)
+	}
+}
+
+// A request that never ends keeps a clean stop waiting for a moment: time enough for the second signal.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	path, listen := unreachableMesh(t)
+	process, logs := startProcess(t, path)
+	request, err := new(net.Dialer).DialContext(t.Context(), "tcp", listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = request.Close() }()
+	if _, err := request.Write([]byte("GET /healthz HTTP/1.1\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- process.Wait() }()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
+				t.Errorf("the process ended with %v, not by the second signal:\n%s", err, logs)
+			}
+			return
+		case <-tick.C:
+			if err := process.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestWithoutProcess(t *testing.T) {
+	path, listen := unreachableMesh(t)
+	code, out, errs := commandLine(t, "status", "--json", "--config", path)
+	if code != exitDone || !strings.Contains(out, `"source": "tables"`) || !strings.Contains(out, `"reachable": false`) {
+		t.Errorf("status: exit %d\n%s", code, out)
+	}
+	if !strings.Contains(errs, listen) || !strings.Contains(errs, "read from the servers") {
+		t.Errorf("status does not say why it asks the servers: %s", errs)
+	}
+	if code, _, _ := commandLine(t, "status", "--healthy", "--config", path); code != exitNo {
+		t.Errorf("status --healthy: exit %d", code)
+	}
+	if code, _, errs := commandLine(t, "health", "--config", path); code != exitFailed || !strings.Contains(errs, "replicator run") {
+		t.Errorf("health: exit %d, %s", code, errs)
+	}
+	if code, _, errs := commandLine(t, "link", "resume", "east", "west", "--config", path); code != exitFailed || !strings.Contains(errs, "replicator run") {
+		t.Errorf("link resume: exit %d, %s", code, errs)
+	}
+}
+
+func TestStatusOfAnotherMeshIsNotShown(t *testing.T) {
+	path, listen := unreachableMesh(t)
+	process, _ := startProcess(t, path)
+	other, _ := unreachableMesh(t)
+	text, err := os.ReadFile(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("mesh: shop"), []byte("mesh: depot"), 1)
+	start := bytes.Index(text, []byte(`http: {listen: "`)) + len(`http: {listen: "`)
+	end := start + bytes.IndexByte(text[start:], '"')
+	text = append(append(append([]byte{}, text[:start]...), listen...), text[end:]...)
+	if err := os.WriteFile(other, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, out, errs := commandLine(t, "status", "--config", other)
+	if !strings.Contains(out, "mesh depot") || !strings.Contains(errs, `serves the mesh "shop"`) {
+		t.Errorf("%s%s", out, errs)
+	}
+	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExitCodesOfUse(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.yaml")
+	for _, c := range []struct {
+		code int
+		args []string
+	}{
+		{exitUsage, []string{"run", "--config", missing}},
+		{exitUsage, []string{"run", "extra"}},
+		{exitUsage, []string{"status", "--watch", "--healthy"}},
+		{exitUsage, []string{"status", "--unknown"}},
+		{exitUsage, []string{"link"}},
+		{exitUsage, []string{"link", "resume", "east"}},
+		{exitFailed, []string{"health", "--config", missing}},
+	} {
+		code, out, errs := commandLine(t, c.args...)
+		if code != c.code || errs == "" || out != "" {
+			t.Errorf("%q: exit %d, want %d; stdout %q, stderr %q", c.args, code, c.code, out, errs)
+		}
+	}
+}
+
+func TestWatchDrawsUntilInterrupted(t *testing.T) {
+	path, _ := unreachableMesh(t)
+	process, _ := startProcess(t, path)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &drawings{after: 2, enough: cancel}
+	var errs bytes.Buffer
+	if code := execute(ctx, []string{"status", "--watch", "--config", path}, out, &errs); code != exitDone {
+		t.Errorf("exit %d, %s", code, &errs)
+	}
+	if n := strings.Count(out.text.String(), "mesh shop at "); n < 2 {
+		t.Errorf("%d drawings:\n%s", n, &out.text)
+	}
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = process.Wait() // it was killed
+}
+
+// drawings counts what is written and calls enough.
+type drawings struct {
+	text   bytes.Buffer
+	after  int
+	enough func()
+}
+
+func (d *drawings) Write(b []byte) (int, error) {
+	if d.after--; d.after == 0 {
+		d.enough()
+	}
+	return d.text.Write(b)
+}
