@@ -18,6 +18,7 @@ type index struct {
 	shards [shards]shard
 	slab   *slab
 	size   atomic.Int64
+	puts   atomic.Uint64 // transactions fed
 	// feeding is held while a stamp's number is known outside of the table.
 	feeding sync.Mutex
 }

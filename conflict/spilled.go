@@ -48,6 +48,11 @@ func (s *State) take(entries []Stored) error {
 // replaced would come to light again. It reports false when the store has a version as great.
 func (s *State) recall(k change.Key, v change.Version) (bool, error) {
 	stored, ok, err := s.limits.Store.Get(k)
+	if err == nil && ok { // again, so that no sweep takes it out meanwhile
+		s.storing.Lock()
+		defer s.storing.Unlock()
+		stored, ok, err = s.limits.Store.Get(k)
+	}
 	if err != nil {
 		return false, fmt.Errorf("look up row %s in the spilled change index: %w", k, err)
 	}
@@ -57,8 +62,6 @@ func (s *State) recall(k change.Key, v change.Version) (bool, error) {
 	if stored.Version.Compare(v) >= 0 {
 		return false, nil
 	}
-	s.storing.Lock()
-	defer s.storing.Unlock()
 	if err := s.limits.Store.Remove(k); err != nil {
 		return false, fmt.Errorf("recall row %s from the spilled change index: %w", k, err)
 	}
@@ -67,12 +70,12 @@ func (s *State) recall(k change.Key, v change.Version) (bool, error) {
 }
 
 // Sweep removes what has become stable: all of it from memory, and the next part of the store. It looks at nothing when
-// nothing has become stable since.
+// nothing was fed and nothing has become stable since.
 func (s *State) Sweep() error {
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
-	if g := s.stability.generation(); g != s.generation {
-		s.generation = g
+	if now := (swept{s.stability.generation(), s.index.puts.Load()}); now != s.swept {
+		s.swept = now
 		s.index.sweep(s.stability.upTo)
 	}
 	if s.spilled.isEmpty() {

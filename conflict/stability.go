@@ -89,6 +89,18 @@ func (s *stability) passed(p, origin change.ServerID) change.Time {
 	return clock.Time
 }
 
+func (s *stability) lacks(c change.Context) []change.ServerID {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var missing []change.ServerID
+	for _, e := range c {
+		if s.topology.Has(e.Origin, s.target) && s.applied[e.Origin].Time < e.Time {
+			missing = append(missing, e.Origin)
+		}
+	}
+	return missing
+}
+
 // generation changes whenever something may have become stable.
 func (s *stability) generation() uint64 {
 	s.mu.RLock()

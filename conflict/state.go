@@ -155,6 +155,12 @@ func (s *State) Lookup(key change.Key) (change.Stamp, bool, error) {
 // Stable reports whether nothing that conflicts with this change can still arrive at the target.
 func (s *State) Stable(v change.Version) bool { return v.Time <= s.stability.upTo(v.Origin) }
 
+// Lacks returns the servers linked to the target of which it has less than this context says, that is: something that a
+// change with this context was made on top of is still on its way. Applied before that arrives, the change is decided
+// as safely as ever, but against an entry older than what it was made on: where three servers change one row in turn, a
+// sequential change can then look like a concurrent one. A link that waits a moment for links that work avoids that.
+func (s *State) Lacks(c change.Context) []change.ServerID { return s.stability.lacks(c) }
+
 // Frontier returns the newest checkpoint before which every change is stable; ok is false while there is none. It only
 // moves forward. The position must not be changed.
 func (s *State) Frontier() (position change.GTIDSet, clock change.Clock, ok bool) {

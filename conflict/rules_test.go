@@ -1,0 +1,97 @@
+package conflict_test
+
+import (
+	"replicator/change"
+	"replicator/conflict"
+)
+
+// rule is a rule of the replicator that a history breaks on purpose. Where it is kept by the real code, the model calls
+// that wrongly.
+type rule int
+
+const (
+	healthy rule = iota
+	// noBump: the time of a local transaction is its physical time, whatever the clock was.
+	noBump
+	// markerDoesNotRaise: applied changes do not lift the clock of the server that they are applied to.
+	markerDoesNotRaise
+	// markerWithoutClock: a reader that resumes begins its fold at 0.
+	markerWithoutClock
+	// birthAtZero: a server that joins may be behind what the others have forgotten.
+	birthAtZero
+	// joinUnannounced: a server is born while owners run that do not know it, and drop entries without its word.
+	joinUnannounced
+	// beginAtEnd: a link without a marker begins at the source's present end, not at its birth.
+	beginAtEnd
+	// rebuildFromEnd: a new owner begins its index at the present end, not at the frontier.
+	rebuildFromEnd
+	// smallestTime: entries are dropped at the smallest time read from every peer.
+	smallestTime
+	// pruneEarly: entries are dropped a little before they are stable.
+	pruneEarly
+	// appliedBeforeCommit: links report what they have read, not what they have committed.
+	appliedBeforeCommit
+	// noBarrier: the second look does not wait for the target's own binlog.
+	noBarrier
+	// noSecondLookup: the barrier is waited for, but the verdicts are not looked at again.
+	noSecondLookup
+	// noGapLock: a delete that finds nothing locks nothing.
+	noGapLock
+	// groupBlind: a decision does not see the changes before it in its own group.
+	groupBlind
+	// newKeyOnly: a change of the key is taken for a change of the new key alone.
+	newKeyOnly
+	// manifestWithoutNoop: the manifest leaves out rows that were applied but changed nothing.
+	manifestWithoutNoop
+	// manifestWithLost: the manifest lists rows that were not applied, as if they had been.
+	manifestWithLost
+	// manifestWithoutContext: the manifest has versions without contexts.
+	manifestWithoutContext
+	// originIgnored: of two changes with the same time, the one that arrives is applied.
+	originIgnored
+	// supersededAsConflict: whatever is not applied counts as a loser.
+	supersededAsConflict
+	// contextIgnored: whatever is newer counts as made on top.
+	contextIgnored
+	rules // how many there are
+)
+
+func (r rule) String() string {
+	return [...]string{
+		healthy:                "healthy",
+		noBump:                 "no bump",
+		markerDoesNotRaise:     "marker does not raise",
+		markerWithoutClock:     "marker without clock",
+		birthAtZero:            "birth at zero",
+		joinUnannounced:        "join unannounced",
+		beginAtEnd:             "begin at end",
+		rebuildFromEnd:         "rebuild from end",
+		smallestTime:           "smallest time",
+		pruneEarly:             "prune early",
+		appliedBeforeCommit:    "applied before commit",
+		noBarrier:              "no barrier",
+		noSecondLookup:         "no second lookup",
+		noGapLock:              "no gap lock",
+		groupBlind:             "group blind",
+		newKeyOnly:             "new key only",
+		manifestWithoutNoop:    "manifest without noop",
+		manifestWithLost:       "manifest with lost",
+		manifestWithoutContext: "manifest without context",
+		originIgnored:          "origin ignored",
+		supersededAsConflict:   "superseded as conflict",
+		contextIgnored:         "context ignored",
+	}[r]
+}
+
+func (r rule) decide(incoming, entry change.Stamp, known bool) conflict.Verdict {
+	v := conflict.Decide(incoming, entry, known)
+	switch {
+	case r == originIgnored && known && incoming.Version.Time == entry.Version.Time:
+		return conflict.Apply
+	case r == supersededAsConflict && v == conflict.Superseded:
+		return conflict.Lose
+	case r == contextIgnored && v == conflict.ApplyOver:
+		return conflict.Apply
+	}
+	return v
+}
