@@ -104,6 +104,8 @@ func healthy() mesh.Status {
 	s.Links = s.Links[:2]
 	s.Links[0].State, s.Links[0].Error, s.Links[0].LagSeconds = mesh.CatchingUp, nil, new(4.5)
 	s.Tables = nil
+	s.Conflicts = mesh.ConflictStatus{}
+	s.Servers[0].ClockSkewSeconds = new(-0.0001)
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -60,7 +61,8 @@ func writeServers(out *bytes.Buffer, servers []mesh.ServerStatus) {
 		}
 		skew := unknown
 		if s.ClockSkewSeconds != nil {
-			skew = fmt.Sprintf("%+.3f s", *s.ClockSkewSeconds)
+			// Rounded first: a negative nothing is nothing.
+			skew = fmt.Sprintf("%+.3f s", math.Round(*s.ClockSkewSeconds*1000)/1000+0)
 		}
 		rows[i] = []string{s.Name, s.Endpoint, known(s.Flavor), known(s.Version), reach, known(s.Owner), skew}
 	}
@@ -116,7 +118,15 @@ func writeTables(out *bytes.Buffer, s mesh.Status) {
 }
 
 func writeCounts(out *bytes.Buffer, s mesh.Status) {
-	fmt.Fprintf(out, "\nconflicts: %s in all, %s open\n", integer(s.Conflicts.Total), integer(s.Conflicts.Open))
+	if s.Conflicts.Total == nil { // nobody keeps them: what the links have counted is all there is
+		var lost, overwritten *int64
+		for _, l := range s.Links {
+			lost, overwritten = sum(lost, l.LostRows), sum(overwritten, l.OverwrittenRows)
+		}
+		fmt.Fprintf(out, "\nconflicts: %s rows lost, %s overwritten since the process started\n", integer(lost), integer(overwritten))
+	} else {
+		fmt.Fprintf(out, "\nconflicts: %s in all, %s open\n", integer(s.Conflicts.Total), integer(s.Conflicts.Open))
+	}
 	if s.Errors.Open != nil {
 		fmt.Fprintf(out, "transactions set aside: %s\n", integer(s.Errors.Open))
 	}
@@ -168,6 +178,17 @@ func integer(n *int64) string {
 		return unknown
 	}
 	return strconv.FormatInt(*n, 10)
+}
+
+// sum adds what is known; it is unknown while nothing is.
+func sum(a, b *int64) *int64 {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	return new(*a + *b)
 }
 
 func decimal(f *float64, unit string) string {
