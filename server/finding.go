@@ -85,15 +85,18 @@ func (r *report) want(variable, value string, otherwise State, remedy string) {
 		r.check(false, otherwise, variable, remedy, "the server has no variable %s", variable)
 		return
 	}
-	ok := equalSetting(have, value)
-	if ok {
-		r.check(true, Pass, variable, "", "is %s", value)
+	wanted := value
+	if wanted == "" {
+		wanted = "empty"
+	}
+	if equalSetting(have, value) {
+		r.check(true, Pass, variable, "", "is %s", wanted)
 		return
 	}
-	r.check(false, otherwise, variable, remedy, "is %q, must be %s", have, value)
+	r.check(false, otherwise, variable, remedy, "is %q, must be %s", have, wanted)
 }
 
-// about starts a report on a table.
+// about makes a finding one on a table.
 func about(name change.TableName, f Finding) Finding {
 	f.Table = name.String()
 	return f

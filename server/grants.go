@@ -150,9 +150,10 @@ func createUser(user, host, password, why string) string {
 
 func accountName(user, host string) string { return quoteText(user) + "@" + quoteText(host) }
 
-// grants writes one statement for each scope, its privileges explained line by line.
+// grants writes one statement for each object, the privileges of a scope explained line by line at its first.
 func grants(needed []privilege, user, host string, databases []string) []string {
 	var out []string
+	explained := map[scope]bool{}
 	statement := func(s scope, object string) {
 		var comment strings.Builder
 		var names []string
@@ -160,9 +161,12 @@ func grants(needed []privilege, user, host string, databases []string) []string 
 			if p.scope != s {
 				continue
 			}
-			fmt.Fprintf(&comment, "-- %s: %s\n", p.name, p.why)
+			if !explained[s] {
+				fmt.Fprintf(&comment, "-- %s: %s\n", p.name, p.why)
+			}
 			names = append(names, p.name)
 		}
+		explained[s] = true
 		if len(names) > 0 {
 			out = append(out, fmt.Sprintf("%sGRANT %s ON %s TO %s", comment.String(), strings.Join(names, ", "), object,
 				accountName(user, host)))

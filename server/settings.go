@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -77,8 +78,12 @@ func checkRetention(r *report, keep time.Duration) {
 		r.check(true, Pass, name, "", "binlogs are kept for ever")
 		return
 	}
+	text := keep.String()
+	if days := keep / (24 * time.Hour); days > 1 {
+		text = fmt.Sprintf("%d days", days)
+	}
 	r.check(keep >= 24*time.Hour, Warn, name, remedy, "binlogs are kept for %s: a longer outage needs the data to be copied anew",
-		keep)
+		text)
 }
 
 func (d mysqlDialect) settings(r *report) {
@@ -182,8 +187,12 @@ func checkFilter(ctx context.Context, r *report, q Querier, d Dialect) func(data
 		}
 		return !inList(never, database)
 	}
-	r.check(logged("replicator"), Fail, name, "remove binlog-do-db and binlog-ignore-db from the server's options",
-		"binlog-do-db is %q, binlog-ignore-db is %q", only, never)
+	if logged("replicator") {
+		r.check(true, Pass, name, "", "is not filtered")
+		return logged
+	}
+	r.check(false, Fail, name, "remove binlog-do-db and binlog-ignore-db from the server's options",
+		"is filtered out: binlog-do-db is %q, binlog-ignore-db is %q", only, never)
 	return logged
 }
 

@@ -38,7 +38,7 @@ func (s *Subject) ReadTables(ctx context.Context, c *config.Config) {
 	s.Findings = append(s.Findings, s.checkTablePrivileges()...)
 }
 
-// CheckTable makes the checks of one table on one server, as after a DDL.
+// checkTable makes the checks of one table on one server.
 func (s *Subject) checkTable(t *Table) []Finding {
 	r := &report{server: s.Name, info: s.Info}
 	exclude := "exclude it in tables.exclude"
@@ -172,7 +172,7 @@ func compareTables(ctx context.Context, r *report, l link, source, target *Table
 	}
 	for _, trigger := range target.Triggers {
 		r.check(trigger.Guarded(), Fail, "trigger "+trigger.Name,
-			"begin it with: IF @replicator_apply IS NULL THEN … END IF; its effects on other tables arrive by themselves",
+			"put its body into IF @replicator_apply IS NULL THEN … END IF: what it did on the origin arrives by itself",
 			"fires for applied rows, because rows from %s are applied by SQL", l.from.Name)
 	}
 	r.findings = slices.DeleteFunc(r.findings, func(f Finding) bool { return f.State == Pass })
@@ -208,8 +208,8 @@ func compareColumn(r *report, l link, s, t Column, same string) {
 		r.tableFail(name, same, "is %s, on %s it is %s", t.Type, l.from.Name, s.Type)
 	case s.Charset != t.Charset:
 		r.tableFail(name, same, "has the character set %s, on %s it is %s", t.Charset, l.from.Name, s.Charset)
-	case s.Collation != t.Collation && !crossing:
-		r.tableFail(name, same, "has the collation %s, on %s it is %s", t.Collation, l.from.Name, s.Collation)
+	case s.Collation != t.Collation && !crossing: // the bytes fit; what keys need is checked by weights
+		r.add(Warn, fault.Definition, name, same, "has the collation %s, on %s it is %s", t.Collation, l.from.Name, s.Collation)
 	}
 	if s.Generated != t.Generated {
 		r.tableFail(name, same, "is generated on one of %s and %s only", l.from.Name, l.to.Name)

@@ -107,12 +107,10 @@ func singleBytes(charset string) []byte {
 
 // compareKeyWeights checks the string columns of primary and unique keys.
 func compareKeyWeights(ctx context.Context, r *report, l link, source, target *Table) {
-	if l.from.Info.Flavor == l.to.Info.Flavor && l.from.Info.Version == l.to.Info.Version {
-		return
-	}
+	alike := l.from.Info.Flavor == l.to.Info.Flavor && l.from.Info.Version == l.to.Info.Version
 	for _, i := range slices.Sorted(maps.Keys(keyColumns(source))) {
 		s, t := source.Columns[i], target.Columns[i]
-		if s.Collation == "" || t.Collation == "" || s.Charset != t.Charset {
+		if s.Collation == "" || t.Collation == "" || s.Charset != t.Charset || alike && s.Collation == t.Collation {
 			continue
 		}
 		if err := l.weights.compare(ctx, s, t); err != nil {

@@ -172,7 +172,7 @@ func (i *initializer) printGrants(ctx context.Context) error {
 		}
 		out.WriteByte('\n')
 	}
-	_, err := io.WriteString(i.out, strings.TrimSuffix(out.String(), "\n"))
+	_, err := io.WriteString(i.out, strings.TrimRight(out.String(), "\n")+"\n")
 	return err
 }
 
