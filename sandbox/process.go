@@ -1,11 +1,13 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -87,6 +89,25 @@ func (p *process) kill() error {
 	return nil
 }
 
+// stopped reports whether no thread runs.
+func (p *process) stopped() bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return false
+	}
+	for _, path := range tasks {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// The state follows the program's name, which is in parentheses and may hold any character.
+		if state := text[bytes.LastIndexByte(text, ')')+1:]; len(state) < 2 || state[1] != 'T' {
+			return false
+		}
+	}
+	return len(tasks) > 0
+}
+
 // processHost runs a server as a child process.
 type processHost struct {
 	installation installation
@@ -107,6 +128,9 @@ func (h *processHost) start(context.Context) error {
 	defer log.Close()
 	args := append(h.installation.base(), "--datadir="+h.data(), "--tmpdir="+h.dir, "--socket="+h.dir+"/s.sock",
 		"--pid-file="+h.dir+"/s.pid", fmt.Sprintf("--port=%d", h.port), "--bind-address=127.0.0.1", "--secure-file-priv=")
+	if h.installation.flavor.MariaDB() {
+		args = append(args, "--ssl-cert="+h.data()+"/"+certificateFile, "--ssl-key="+h.data()+"/"+keyFile)
+	}
 	if h.init != "" {
 		args = append(args, "--init-file="+h.init)
 	}
@@ -123,7 +147,24 @@ func (h *processHost) stop(context.Context) error { return h.process.stop(stopGr
 
 func (h *processHost) kill(context.Context) error { return h.process.kill() }
 
-func (h *processHost) pause(context.Context) error { return h.process.signal(syscall.SIGSTOP) }
+// pause returns when every thread has stopped: the signal alone takes its time.
+func (h *processHost) pause(ctx context.Context) error {
+	if err := h.process.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !h.process.stopped() {
+		select {
+		case <-tick.C:
+		case <-h.process.done:
+			return errors.New("it has ended")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
 
 func (h *processHost) resume(context.Context) error { return h.process.signal(syscall.SIGCONT) }
 

@@ -61,13 +61,12 @@ func (p *Proxy) Port() int {
 	return addr.Port
 }
 
-// Cut resets every connection and refuses new ones.
+// Cut closes every connection, on both sides, and refuses new ones.
 func (p *Proxy) Cut() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	err := p.both("reset_peer", map[string]int64{"timeout": 0})
 	p.proxy.Stop()
-	return err
+	return nil
 }
 
 // BlackHole leaves connections open, accepts new ones, and delivers nothing in either direction.

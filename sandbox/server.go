@@ -37,7 +37,6 @@ type Options struct {
 	Durable    bool     // sync_binlog=1 and innodb_flush_log_at_trx_commit=1, for tests that kill servers
 	BufferPool string   // innodb_buffer_pool_size; default "128M"
 	Container  bool     // a container whatever REPLICATOR_SANDBOX says
-	Network    *Network // the container's network; nil: the engine's default one
 }
 
 // Server is a running server. Its methods may be called from several goroutines, but only one of Stop, Kill, Restart and

@@ -34,7 +34,7 @@ func (i installation) template(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-// stamp changes when the server program does, so that an upgraded server gets data of its own.
+// stamp changes with the server program, so that an upgraded server gets data of its own, and with what initialise makes.
 func (i installation) stamp() (string, error) {
 	path := i.program
 	if i.tree != nil {
@@ -45,7 +45,7 @@ func (i installation) stamp() (string, error) {
 		return "", err
 	}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %d %d", path, info.Size(), info.ModTime().UnixNano())
+	fmt.Fprintf(h, "1 %s %d %d", path, info.Size(), info.ModTime().UnixNano())
 	return fmt.Sprintf("%016x", h.Sum64()), nil
 }
 
@@ -73,6 +73,9 @@ func (i installation) initialiseMariaDB(ctx context.Context, dir string) error {
 				sql.WriteString(line)
 			}
 		}
+	}
+	if err := writeCertificate(dir); err != nil {
+		return err
 	}
 	args := append(i.base(), "--bootstrap", "--datadir="+dir, "--log-warnings=0", "--enforce-storage-engine=",
 		"--max-allowed-packet=8M", "--net-buffer-length=16K", "--innodb-log-file-size=8M", "--skip-log-bin")
