@@ -129,6 +129,9 @@ func (c *Client) do(ctx context.Context, method, path string, want int, into any
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
+		if outer, ok := errors.AsType[*url.Error](err); ok {
+			err = outer.Err // the address is named already
+		}
 		return fault.Wrap(err, fault.Network, "start `replicator run` with this configuration on this machine",
 			"ask the process at %s", c.base)
 	}

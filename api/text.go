@@ -123,7 +123,8 @@ func writeCounts(out *bytes.Buffer, s mesh.Status) {
 		for _, l := range s.Links {
 			lost, overwritten = sum(lost, l.LostRows), sum(overwritten, l.OverwrittenRows)
 		}
-		fmt.Fprintf(out, "\nconflicts: %s rows lost, %s overwritten since the process started\n", integer(lost), integer(overwritten))
+		fmt.Fprintf(out, "\nconflicts since the process started: rows lost %s, rows overwritten %s\n", integer(lost),
+			integer(overwritten))
 	} else {
 		fmt.Fprintf(out, "\nconflicts: %s in all, %s open\n", integer(s.Conflicts.Total), integer(s.Conflicts.Open))
 	}
