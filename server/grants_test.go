@@ -2,11 +2,14 @@ package server_test
 
 import (
 	"fmt"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/go-mysql-org/go-mysql/mysql"
+	"github.com/go-mysql-org/go-mysql/replication"
 	"github.com/stretchr/testify/require"
 
 	"replicator/change"
@@ -80,7 +83,6 @@ func TestGrants(t *testing.T) {
 				found := slices.ContainsFunc(findingsOf(t, c, "s0"), func(f server.Finding) bool {
 					return f.State != server.Pass && strings.Contains(f.Remedy, "GRANT "+privilege+" ON")
 				})
-				// Without SELECT the tables cannot be seen by MySQL's information_schema only where nothing else is granted.
 				require.True(t, found, "%s on %s is missing and not named", privilege, m[2])
 				exec(t, s.DB(), fmt.Sprintf("GRANT %s ON %s TO %s", privilege, m[2], m[3]))
 			}
@@ -116,10 +118,32 @@ func tryEverything(t *testing.T, s *server.Server, f change.Flavor) {
 		_, err := conn.ExecContext(ctx, statement)
 		require.NoError(t, err, statement)
 	}
+	tail(t, s, f)
 	if f == change.MariaDB {
 		var annotate bool
 		require.NoError(t, conn.QueryRowContext(ctx, "SELECT @@binlog_annotate_row_events").Scan(&annotate))
 		require.False(t, annotate)
+	}
+}
+
+// tail reads the first events of the binlog as a replica does.
+func tail(t *testing.T, s *server.Server, f change.Flavor) {
+	reader, err := s.Reader(t.Context())
+	require.NoError(t, err)
+	syncer := replication.NewBinlogSyncer(replication.BinlogSyncerConfig{
+		ServerID: 4_000_000_000, Flavor: f.String(), Host: reader.Host, Port: reader.Port, User: reader.User,
+		Password: reader.Password, TLSConfig: reader.TLS, Dialer: reader.Dial, DisableRetrySync: true,
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	defer syncer.Close()
+	stream, err := syncer.StartSync(mysql.Position{Name: "binlog.000001", Pos: 4})
+	require.NoError(t, err)
+	for {
+		event, err := stream.GetEvent(t.Context())
+		require.NoError(t, err)
+		if event.Header.EventType == replication.FORMAT_DESCRIPTION_EVENT {
+			return
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ func (s *Subject) ReadTables(ctx context.Context, c *config.Config) {
 	if s.Tables == nil {
 		s.Tables = []*Table{}
 		s.Findings = append(s.Findings, Finding{
-			Server: s.Name, Name: "tables", State: Warn, Message: "the account sees no table that is to be replicated",
+			Server: s.Name, Name: "tables", State: Warn, Class: fault.Precondition, Message: "the account sees no table that is to be replicated",
 			Remedy: "check tables.include, and the account's privileges",
 		})
 	}
