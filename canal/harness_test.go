@@ -269,7 +269,7 @@ func (r *recorder) until(ctx context.Context, done func() bool) error {
 	}
 }
 
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // readTo runs a hub from start until its feed has reached where the server's binlog ends now, and returns the
 // transactions. An error of the hub is returned.
@@ -315,7 +315,7 @@ type running struct {
 func runHub(tb testing.TB, o canal.Options, start func() canal.Start) *running {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(tb.Context())
-	r := &running{Hub: canal.NewHub(o), feed: newRecorder(), errs: make(chan error, 100), cancel: cancel, done: make(chan struct{})}
+	r := &running{Hub: canal.NewHub(o), feed: newRecorder(), errs: make(chan error), cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
 		for ctx.Err() == nil {
@@ -325,12 +325,22 @@ func runHub(tb testing.TB, o canal.Options, start func() canal.Start) *running {
 			err := r.Run(ctx, start(), r.feed)
 			select {
 			case r.errs <- err:
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(50 * time.Millisecond): // nobody asks: this is the pause before the next attempt
 			}
 		}
 	}()
 	tb.Cleanup(r.stop)
 	return r
+}
+
+// await waits until the feed has reached p.
+func (r *running) await(tb testing.TB, p change.FilePosition) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	if err := r.feed.until(ctx, func() bool { return r.feed.reached.Compare(p) >= 0 }); err != nil {
+		tb.Fatalf("wait until the reader has come to %s: %v", p, err)
+	}
 }
 
 func (r *running) stop() {
