@@ -34,6 +34,7 @@ func newRootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newRunCommand(),
+		newDemoCommand(),
 		newInitCommand(),
 		newCheckCommand(),
 		newStatusCommand(),
