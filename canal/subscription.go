@@ -17,6 +17,9 @@ type Subscription struct {
 	replicaID uint32
 	position  Start // behind the transaction that Next returned last
 	wake      chan struct{}
+	// absent is since when the shared reader is missed. It outlasts a call of Next: callers with little time each would
+	// otherwise wait for ever.
+	absent time.Time
 
 	// Guarded by hub.mu.
 	sleeping   bool
@@ -56,6 +59,9 @@ func (s *Subscription) Next(ctx context.Context) (*change.Transaction, error) {
 // step returns a transaction, or nil when the state has changed and is to be looked at again.
 func (s *Subscription) step(ctx context.Context) (*change.Transaction, error) {
 	tx, state := s.fromRing()
+	if state != ringAbsent {
+		s.absent = time.Time{}
+	}
 	switch state {
 	case ringGave:
 		return tx, nil
@@ -131,7 +137,10 @@ var errTimeout = errors.New("the shared reader did not come back in time")
 
 // await gives the shared reader some time to come back, and then opens a private reader.
 func (s *Subscription) await(ctx context.Context) error {
-	timer := time.NewTimer(s.hub.opts.Grace)
+	if s.absent.IsZero() {
+		s.absent = time.Now()
+	}
+	timer := time.NewTimer(s.hub.opts.Grace - time.Since(s.absent))
 	defer timer.Stop()
 	for {
 		err := s.sleep(ctx, timer.C)
