@@ -109,6 +109,9 @@ func Run(ctx context.Context, o Options, report func(*Result) error) (err error)
 		return err
 	}
 	d.result.Took = time.Since(d.began)
+	if !d.result.Passed() {
+		d.say("%s", d.stage.logs())
+	}
 	if err := report(&d.result); err != nil || !o.Keep {
 		return err
 	}
