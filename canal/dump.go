@@ -29,6 +29,7 @@ type dump struct {
 	conn    net.Conn
 	closing bool
 	refused error // what was found wrong with the server
+	greeted bool  // the login was accepted
 }
 
 const (
@@ -151,6 +152,7 @@ func (d *dump) HandleEvent(e *replication.BinlogEvent) error {
 
 // greet checks the server and prepares the session, before the dump is asked for.
 func (d *dump) greet(c *client.Conn) error {
+	d.greeted = true
 	version := c.GetServerVersion()
 	if isMariaDB := strings.Contains(version, "MariaDB"); isMariaDB != (d.opts.Flavor == change.MariaDB) {
 		d.refused = fault.New(fault.Configuration, "correct the endpoint of the server",
@@ -229,7 +231,7 @@ func (d *dump) explain(ctx context.Context, err error) error {
 	}
 	var server *mysql.MyError
 	if errors.As(err, &server) {
-		return explainServer(o, server)
+		return explainServer(o, server, d.greeted)
 	}
 	switch text := err.Error(); {
 	case errors.Is(err, replication.ErrChecksumMismatch), strings.Contains(text, "checksum mismatch"):

@@ -8,9 +8,14 @@ import (
 	"replicator/fault"
 )
 
-// explainServer gives the class and the remedy of an error that the server sent instead of its binlog.
-func explainServer(o *Options, err *mysql.MyError) error {
-	switch err.Code {
+// explainServer gives the class and the remedy of an error that the server sent instead of its binlog. To an account
+// without the privilege to read it, servers say "access denied" once more, after the login.
+func explainServer(o *Options, err *mysql.MyError, loggedIn bool) error {
+	code := err.Code
+	if code == mysql.ER_ACCESS_DENIED_ERROR && loggedIn {
+		code = mysql.ER_SPECIFIC_ACCESS_DENIED_ERROR
+	}
+	switch code {
 	case mysql.ER_MASTER_FATAL_ERROR_READING_BINLOG: // 1236: eight texts
 		return explainFatal(o, err)
 	case mysql.ER_ACCESS_DENIED_ERROR, mysql.ER_DBACCESS_DENIED_ERROR, mysql.ER_ACCESS_DENIED_NO_PASSWORD_ERROR,
