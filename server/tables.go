@@ -106,9 +106,13 @@ func (r *tableReader) readTables(ctx context.Context) error {
 }
 
 func (r *tableReader) readColumns(ctx context.Context) error {
-	const query = `SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.COLUMN_NAME, c.COLUMN_TYPE, c.DATA_TYPE, c.CHARACTER_SET_NAME,
+	collations, err := r.collations(ctx)
+	if err != nil {
+		return err
+	}
+	query := `SELECT c.TABLE_SCHEMA, c.TABLE_NAME, c.COLUMN_NAME, c.COLUMN_TYPE, c.DATA_TYPE, c.CHARACTER_SET_NAME,
  c.COLLATION_NAME, l.ID, c.IS_NULLABLE, c.EXTRA, c.GENERATION_EXPRESSION
- FROM information_schema.COLUMNS c LEFT JOIN information_schema.COLLATIONS l ON l.COLLATION_NAME = c.COLLATION_NAME
+ FROM information_schema.COLUMNS c LEFT JOIN (` + collations + `) l ON l.NAME = c.COLLATION_NAME
  WHERE %s ORDER BY c.TABLE_SCHEMA, c.TABLE_NAME, c.ORDINAL_POSITION`
 	return r.each(ctx, query, "c.TABLE_SCHEMA", "c.TABLE_NAME", func(t *Table, v []sql.NullString) {
 		if t == nil {
@@ -124,6 +128,21 @@ func (r *tableReader) readColumns(ctx context.Context) error {
 			Compressed: strings.Contains(v[1].String, "COMPRESSED"), Expression: v[8].String,
 		})
 	})
+}
+
+// collations is a query for the names and numbers of all collations. MariaDB 10.10 and newer list some of them once for
+// several character sets, without a number, and have the full names and numbers elsewhere.
+func (r *tableReader) collations(ctx context.Context) (string, error) {
+	const find = `SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'information_schema'
+ AND TABLE_NAME = 'COLLATION_CHARACTER_SET_APPLICABILITY' AND COLUMN_NAME = 'FULL_COLLATION_NAME'`
+	var full int
+	if err := r.q.QueryRowContext(ctx, find).Scan(&full); err != nil {
+		return "", err
+	}
+	if full == 0 {
+		return "SELECT COLLATION_NAME AS NAME, ID FROM information_schema.COLLATIONS", nil
+	}
+	return "SELECT FULL_COLLATION_NAME AS NAME, ID FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY", nil
 }
 
 // cleanType removes MariaDB's comment for compressed columns.
