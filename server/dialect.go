@@ -42,6 +42,8 @@ type checks interface {
 	replicates(ctx context.Context, q Querier) (bool, error)
 	// needed lists what the account of a role needs.
 	needed(role Role) []privilege
+	// ignoresReadOnly is the privilege that lets an account write while read_only is on.
+	ignoresReadOnly() privilege
 }
 
 // NewDialect gives the dialect of a server.

@@ -105,6 +105,12 @@ func (mariadb) needed(role Role) []privilege {
 	}}, common...)
 }
 
+func (mysqlDialect) ignoresReadOnly() privilege {
+	return privilege{name: "CONNECTION_ADMIN", others: []string{"SUPER"}}
+}
+
+func (mariadb) ignoresReadOnly() privilege { return privilege{name: "READ_ONLY ADMIN"} }
+
 // GrantRequest says for whom accounts are to be made.
 type GrantRequest struct {
 	User     string

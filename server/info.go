@@ -63,6 +63,7 @@ var probed = []string{
 	"encrypt_binlog", "binlog_legacy_event_pos", "log_bin_compress", "binlog_transaction_compression",
 	"binlog_annotate_row_events", "max_execution_time", "max_statement_time", "gtid_executed", "gtid_binlog_pos",
 	"binlog_storage_engine", "wsrep_on", "group_replication_group_name", "gtid_purged", "version_comment",
+	"auto_increment_increment", "auto_increment_offset",
 }
 
 // Probe asks a server what it is. A server that is neither MySQL nor MariaDB is refused.

@@ -49,6 +49,7 @@ func Preflight(ctx context.Context, servers []*Server, c *config.Config) []Findi
 		findings = append(findings, s.Findings...)
 	}
 	findings = append(findings, Together(subjects, c)...)
+	findings = append(findings, checkAutoIncrement(subjects, c)...)
 	for _, l := range c.Links {
 		from, to := find(subjects, l.From), find(subjects, l.To)
 		if from == nil || to == nil || from.Tables == nil || to.Tables == nil {
@@ -214,8 +215,7 @@ func (s *Subject) checkIdentity(ctx context.Context, r *report, c *config.Config
 }
 
 func (s *Subject) checkReadOnly(r *report) {
-	immune := s.grants.has("READ_ONLY ADMIN", change.TableName{}) || s.grants.has("READ ONLY ADMIN", change.TableName{}) ||
-		s.grants.has("CONNECTION_ADMIN", change.TableName{}) || s.grants.has("SUPER", change.TableName{})
+	immune := s.Dialect.ignoresReadOnly().in(s.grants, change.TableName{})
 	value := strings.ToUpper(s.Info.Variables["read_only"])
 	strict := s.Info.On("super_read_only") || strings.HasPrefix(value, "NO_LOCK")
 	writable := !strict && (value == "OFF" || value == "0" || immune)

@@ -157,8 +157,10 @@ func TestUnreachable(t *testing.T) {
 func TestTablesBetweenServers(t *testing.T) {
 	password := "same"
 	var servers []*sandbox.Server
-	for _, flavor := range sandbox.Flavors {
-		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+	for i, flavor := range sandbox.Flavors {
+		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor, Args: []string{
+			"--auto-increment-increment=3", fmt.Sprintf("--auto-increment-offset=%d", i+1),
+		}})
 		require.NoError(t, s.CreateAccount(t.Context(), "all", password, "ALL PRIVILEGES ON *.*"))
 		exec(t, s.DB(), "CREATE DATABASE app")
 		servers = append(servers, s)
@@ -183,6 +185,8 @@ func TestTablesBetweenServers(t *testing.T) {
  SET NEW.q = IF(@replicator_apply IS NULL, COALESCE(NEW.q, NEW.p), NEW.q)`)
 	c := document(t, "all", password, servers...)
 	require.Empty(t, names(preflight(t, c)))
+	exec(t, servers[2].DB(), "SET GLOBAL auto_increment_offset = 2")
+	require.Equal(t, []string{"warn auto_increment"}, names(preflight(t, c)))
 
 	everywhere("DROP TABLE app.child")
 	everywhere("CREATE TABLE app.plain (id INT PRIMARY KEY)", "CREATE TABLE app.nokey (id INT)",
@@ -209,7 +213,7 @@ func TestTablesBetweenServers(t *testing.T) {
 		"fail app.differs: column x", "fail app.differs: columns", "fail app.differs: primary key", "fail app.differs: unique keys",
 		"fail app.fires: trigger f", "fail app.missing: definition", "fail app.myisam: engine", "fail app.nokey: primary key",
 		"fail app.seq: definition", "fail app.seq: table type", "fail app.squeezed: column v", "fail app.squeezed: definition",
-		"fail app.versioned: definition", "fail app.versioned: table type", "warn app.j: column j",
+		"fail app.versioned: definition", "fail app.versioned: table type", "warn app.j: column j", "warn auto_increment",
 	}, names(found))
 	for _, f := range found { // between the two MariaDBs rows are replayed, which fires no triggers
 		if f.Table == "app.fires" && f.State == server.Fail {

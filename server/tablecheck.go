@@ -123,7 +123,7 @@ func CheckLink(ctx context.Context, from, to *Subject) []Finding {
 	for _, source := range from.Tables {
 		r := &report{server: to.Name, info: to.Info}
 		if target := targets[source.Name]; target == nil {
-			r.tableFail("definition", "create it on "+to.Name+", or exclude it in tables.exclude",
+			r.tableFail("definition", "create it on "+to.Name+", let the account see it there, or exclude it in tables.exclude",
 				"is on %s and not on %s", from.Name, to.Name)
 		} else {
 			compareTables(ctx, r, link{from, to, weights}, source, target)
