@@ -57,6 +57,11 @@ func runMesh(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 	if err := config.PrepareStateDir(cfg.StateDir); err != nil {
 		return err
 	}
+	lock, err := lockStateDir(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // nothing was written
 	m, err := mesh.New(cfg, log)
 	if err != nil {
 		return err

@@ -19,11 +19,11 @@ import (
 const childVariable = "REPLICATOR_TEST_COMMAND"
 
 func TestChild(t *testing.T) {
-	command := os.Getenv(childVariable)
-	if command == "" {
+	line := os.Getenv(childVariable)
+	if line == "" {
 		return // not a child of another test
 	}
-	os.Exit(execute(context.Background(), strings.Fields(command), os.Stdout, os.Stderr))
+	os.Exit(execute(context.Background(), strings.Fields(line), os.Stdout, os.Stderr))
 }
 
 // unreachableMesh is a configuration of two servers that nobody can reach, and the address of the process's HTTP server.
@@ -45,6 +45,20 @@ log: {format: json}
 	return path, listen
 }
 
+// edited copies a configuration with one text replaced by another.
+func edited(t *testing.T, path, old, replacement string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(t.TempDir(), "edited.yaml")
+	if err := os.WriteFile(path, bytes.Replace(text, []byte(old), []byte(replacement), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func spareAddress(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -53,14 +67,6 @@ func spareAddress(t *testing.T) string {
 	}
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
-}
-
-// commandLine is one command line's exit code and output.
-func commandLine(t *testing.T, args ...string) (code int, out, errs string) {
-	t.Helper()
-	var o, e bytes.Buffer
-	code = execute(t.Context(), args, &o, &e)
-	return code, o.String(), e.String()
 }
 
 // awaitThat asks until f says yes.
@@ -90,7 +96,7 @@ func startProcess(t *testing.T, path string) (process *exec.Cmd, logs *bytes.Buf
 		t.Fatal(err)
 	}
 	awaitThat(t, "the process to answer", func() bool {
-		code, _, _ := commandLine(t, "health", "--config", path)
+		code, _, _ := command(t, "health", "--config", path)
 		return code == exitDone
 	})
 	return process, logs
@@ -101,10 +107,10 @@ func TestProcessWithoutReachableServers(t *testing.T) {
 	process, logs := startProcess(t, path)
 
 	awaitThat(t, "the links to be tried again", func() bool {
-		_, out, _ := commandLine(t, "status", "--config", path)
+		_, out, _ := command(t, "status", "--config", path)
 		return strings.Contains(out, "retrying")
 	})
-	code, out, errs := commandLine(t, "status", "--healthy", "--config", path)
+	code, out, errs := command(t, "status", "--healthy", "--config", path)
 	if code != exitNo || errs != "" {
 		t.Errorf("status --healthy: exit %d, stderr %q", code, errs)
 	}
@@ -113,19 +119,22 @@ func TestProcessWithoutReachableServers(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
 	}
-	if code, out, _ := commandLine(t, "status", "--json", "--config", path); code != exitDone || !strings.Contains(out, `"source": "process"`) {
+	if code, out, _ := command(t, "status", "--json", "--config", path); code != exitDone || !strings.Contains(out, `"source": "process"`) {
 		t.Errorf("status --json: exit %d\n%s", code, out)
 	}
-	if code, out, errs := commandLine(t, "link", "resume", "east", "west", "--config", path); code != exitDone || out != "link east -> west is tried again now\n" {
+	if code, out, errs := command(t, "link", "resume", "east", "west", "--config", path); code != exitDone || out != "link east -> west is tried again now\n" {
 		t.Errorf("link resume: exit %d, %s%s", code, out, errs)
 	}
-	if code, _, errs := commandLine(t, "link", "resume", "east", "north", "--config", path); code != exitUsage || !strings.Contains(errs, "remedy: ") {
+	if code, _, errs := command(t, "link", "resume", "east", "north", "--config", path); code != exitUsage || !strings.Contains(errs, "remedy: ") {
 		t.Errorf("resuming a link that is not there: exit %d, %s", code, errs)
 	}
 
-	// A second process on the same address must not start.
-	if code, _, errs := commandLine(t, "run", "--config", path); code != exitFailed || !strings.Contains(errs, "http.listen") {
-		t.Errorf("a second process: exit %d, %s", code, errs)
+	if code, _, errs := command(t, "run", "--config", path); code != exitFailed || !strings.Contains(errs, "another process uses the state directory") {
+		t.Errorf("a second process in the same state_dir: exit %d, %s", code, errs)
+	}
+	elsewhere := edited(t, path, "state_dir: ", "state_dir: "+t.TempDir()+" #")
+	if code, _, errs := command(t, "run", "--config", elsewhere); code != exitFailed || !strings.Contains(errs, "http.listen") {
+		t.Errorf("a second process on the same address: exit %d, %s", code, errs)
 	}
 
 	asked := time.Now()
@@ -177,40 +186,29 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 
 func TestWithoutProcess(t *testing.T) {
 	path, listen := unreachableMesh(t)
-	code, out, errs := commandLine(t, "status", "--json", "--config", path)
+	code, out, errs := command(t, "status", "--json", "--config", path)
 	if code != exitDone || !strings.Contains(out, `"source": "tables"`) || !strings.Contains(out, `"reachable": false`) {
 		t.Errorf("status: exit %d\n%s", code, out)
 	}
 	if !strings.Contains(errs, listen) || !strings.Contains(errs, "read from the servers") {
 		t.Errorf("status does not say why it asks the servers: %s", errs)
 	}
-	if code, _, _ := commandLine(t, "status", "--healthy", "--config", path); code != exitNo {
+	if code, _, _ := command(t, "status", "--healthy", "--config", path); code != exitNo {
 		t.Errorf("status --healthy: exit %d", code)
 	}
-	if code, _, errs := commandLine(t, "health", "--config", path); code != exitFailed || !strings.Contains(errs, "replicator run") {
+	if code, _, errs := command(t, "health", "--config", path); code != exitFailed || !strings.Contains(errs, "replicator run") {
 		t.Errorf("health: exit %d, %s", code, errs)
 	}
-	if code, _, errs := commandLine(t, "link", "resume", "east", "west", "--config", path); code != exitFailed || !strings.Contains(errs, "replicator run") {
+	if code, _, errs := command(t, "link", "resume", "east", "west", "--config", path); code != exitFailed || !strings.Contains(errs, "replicator run") {
 		t.Errorf("link resume: exit %d, %s", code, errs)
 	}
 }
 
 func TestStatusOfAnotherMeshIsNotShown(t *testing.T) {
-	path, listen := unreachableMesh(t)
+	path, _ := unreachableMesh(t)
 	process, _ := startProcess(t, path)
-	other, _ := unreachableMesh(t)
-	text, err := os.ReadFile(other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text = bytes.Replace(text, []byte("mesh: shop"), []byte("mesh: depot"), 1)
-	start := bytes.Index(text, []byte(`http: {listen: "`)) + len(`http: {listen: "`)
-	end := start + bytes.IndexByte(text[start:], '"')
-	text = append(append(append([]byte{}, text[:start]...), listen...), text[end:]...)
-	if err := os.WriteFile(other, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, out, errs := commandLine(t, "status", "--config", other)
+	other := edited(t, path, "mesh: shop", "mesh: depot")
+	_, out, errs := command(t, "status", "--config", other)
 	if !strings.Contains(out, "mesh depot") || !strings.Contains(errs, `serves the mesh "shop"`) {
 		t.Errorf("%s%s", out, errs)
 	}
@@ -236,7 +234,7 @@ func TestExitCodesOfUse(t *testing.T) {
 		{exitUsage, []string{"link", "resume", "east"}},
 		{exitFailed, []string{"health", "--config", missing}},
 	} {
-		code, out, errs := commandLine(t, c.args...)
+		code, out, errs := command(t, c.args...)
 		if code != c.code || errs == "" || out != "" {
 			t.Errorf("%q: exit %d, want %d; stdout %q, stderr %q", c.args, code, c.code, out, errs)
 		}
