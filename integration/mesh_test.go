@@ -59,7 +59,7 @@ func build(tb testing.TB) string {
 
 func compile(path, environment string, flags ...string) error {
 	args := append([]string{"build", "-o", path}, flags...)
-	cmd := exec.Command("go", append(args, "replicator/cmd/dev")...)
+	cmd := exec.Command("go", append(args, "replicator/cmd/replicator")...)
 	cmd.Env = append(os.Environ(), environment)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the program: %w\n%s", err, out)

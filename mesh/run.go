@@ -118,7 +118,7 @@ func (m *member) hubOptions(p *profile) canal.Options {
 	return canal.Options{
 		Name: m.config.Name, Address: m.server.Endpoint(), User: m.config.Reader.User, Password: m.config.Reader.Password,
 		Flavor: p.info.Flavor, Identity: p.identity.ID, Match: c.Tables.Matches,
-		Logger: m.log.Named("canal"),
+		Weigher: server.NewWeigher(m.server.DB(), p.info.Flavor), Logger: m.log.Named("canal"),
 		StateDir: c.StateDir, SpoolBytes: int64(c.Apply.GroupBytes), MaxClockSkew: c.Conflict.MaxClockSkew,
 	}
 }

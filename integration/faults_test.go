@@ -1,0 +1,190 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// faultSeconds is how long a mesh works under faults: REPLICATOR_SOAK_SECONDS makes it longer.
+func faultTime(tb testing.TB) time.Duration {
+	tb.Helper()
+	text := os.Getenv("REPLICATOR_SOAK")
+	if text == "" {
+		return 20 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		tb.Fatalf("REPLICATOR_SOAK: %v", err)
+	}
+	return d
+}
+
+// Writers on all servers, of the same and of different rows, while links are cut and healed and the program is killed
+// ten times. Afterwards all servers are equal, and nothing was lost or done twice.
+func TestConvergesUnderFaults(t *testing.T) {
+	for _, m := range meshes {
+		t.Run(m.name, func(t *testing.T) {
+			c := newCluster(t, m.flavors...)
+			c.convergeUnderFaults(faultTime(t))
+		})
+	}
+}
+
+func (c *cluster) convergeUnderFaults(d time.Duration) {
+	t := c.tb
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	c.everywhere("CREATE DATABASE app",
+		"CREATE TABLE app.shared (id INT PRIMARY KEY, v VARCHAR(40), n INT, w BLOB) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci",
+		"CREATE TABLE app.shared_wide (a INT, b VARCHAR(20), v INT, PRIMARY KEY (a, b)) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci",
+		"CREATE TABLE app.counter (id INT PRIMARY KEY, n BIGINT)",
+		"INSERT INTO app.counter VALUES (1, 0)",
+		"CREATE DATABASE sbtest")
+	tables := []string{"app.shared", "app.shared_wide", "app.counter"}
+	for i, s := range c.sites {
+		tables = append(tables, c.prepareSysbench(i, s)...)
+	}
+	c.awaitEqual(time.Second, tables...)
+	c.start()
+	c.awaitLinks(30 * time.Second)
+
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	var load sync.WaitGroup
+	var increments atomic.Int64
+	load.Go(func() { c.count(ctx, &increments) })
+	for i, s := range c.sites {
+		r := rand.New(rand.NewPCG(seed, uint64(i)))
+		load.Go(func() { s.writeShared(ctx, t, r) })
+		load.Go(func() { s.sysbench(ctx, t, i, "oltp_write_only", "sba") })
+		load.Go(func() { s.sysbench(ctx, t, i, "oltp_insert", "sbb") })
+	}
+	c.disturb(ctx, d, rand.New(rand.NewPCG(seed, 99)))
+	load.Wait()
+	for _, s := range c.sites {
+		if err := s.proxy.Heal(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.awaitLinks(60 * time.Second)
+	c.awaitEqual(120*time.Second, tables...)
+	for _, s := range c.sites {
+		var n int64
+		if err := s.db.QueryRow("SELECT n FROM app.counter WHERE id = 1").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		if n != increments.Load() {
+			t.Errorf("on %s the counter stands at %d after %d acknowledged increments", s.name, n, increments.Load())
+		}
+	}
+	t.Logf("%d increments", increments.Load())
+}
+
+// count increments on the first server only. An increment whose answer was lost would be unknown; the load does not go
+// through the proxies, so there is none.
+func (c *cluster) count(ctx context.Context, acknowledged *atomic.Int64) {
+	for ctx.Err() == nil {
+		_, err := c.sites[0].db.Exec("UPDATE app.counter SET n = n + 1 WHERE id = 1")
+		switch {
+		case err == nil:
+			acknowledged.Add(1)
+		case !contention(err):
+			c.tb.Errorf("increment: %v", err)
+			return
+		}
+	}
+}
+
+// contention is what an application must expect and try again.
+func contention(err error) bool {
+	var e *mysql.MySQLError
+	return errors.As(err, &e) && (e.Number == 1213 || e.Number == 1205 || e.Number == 1020)
+}
+
+// writeShared changes rows that all servers change.
+func (s *site) writeShared(ctx context.Context, t testing.TB, r *rand.Rand) {
+	for ctx.Err() == nil {
+		id := r.IntN(40)
+		var err error
+		switch r.IntN(10) {
+		case 0, 1:
+			_, err = s.db.Exec("DELETE FROM app.shared WHERE id = ?", id)
+		case 2, 3, 4:
+			_, err = s.db.Exec("REPLACE INTO app.shared VALUES (?, ?, ?, ?)", id, s.name, r.IntN(1000), fmt.Appendf(nil, "\x00\xff%d", r.IntN(1000)))
+		case 5:
+			_, err = s.db.Exec("UPDATE IGNORE app.shared SET id = ? WHERE id = ?", r.IntN(40), id)
+		case 6:
+			_, err = s.db.Exec("INSERT INTO app.shared_wide VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE v = v + 1", id%5, fmt.Sprintf("K%d", r.IntN(8)), r.IntN(100))
+		case 7:
+			_, err = s.db.Exec("DELETE FROM app.shared_wide WHERE a = ?", id%5)
+		default:
+			err = s.twoRows(id, r.IntN(40), s.name)
+		}
+		if err != nil && !contention(err) {
+			t.Errorf("on %s: %v", s.name, err)
+			return
+		}
+	}
+}
+
+// twoRows changes two rows in one transaction.
+func (s *site) twoRows(a, b int, v string) error {
+	tx, err := s.db.Begin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	for _, id := range []int{a, b} {
+		if _, err := tx.Exec("UPDATE app.shared SET v = ?, n = n + 1 WHERE id = ?", v, id); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// disturb kills the program ten times, and cuts and heals the way to its servers, until the context ends.
+func (c *cluster) disturb(ctx context.Context, d time.Duration, r *rand.Rand) {
+	const kills = 10
+	kill := time.NewTicker(d / (kills + 1))
+	defer kill.Stop()
+	cut := time.NewTicker(700 * time.Millisecond)
+	defer cut.Stop()
+	var down *site
+	for killed := 0; ; {
+		select {
+		case <-ctx.Done():
+			if killed != kills {
+				c.tb.Errorf("the program was killed %d times, want %d", killed, kills)
+			}
+			return
+		case <-kill.C:
+			if killed < kills {
+				c.kill()
+				c.start()
+				killed++
+			}
+		case <-cut.C:
+			var err error
+			if down == nil {
+				down = c.sites[r.IntN(len(c.sites))]
+				err = down.proxy.Cut()
+			} else {
+				err = down.proxy.Heal()
+				down = nil
+			}
+			if err != nil {
+				c.tb.Error(err)
+			}
+		}
+	}
+}
