@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	"replicator/api"
+	"replicator/config"
+	"replicator/mesh"
+	"replicator/sandbox"
+)
+
+// nativeReplica is the servers' own replication.
+type nativeReplica struct {
+	server, source *sandbox.Server
+	workers        int
+	configured     bool
+}
+
+func (n *nativeReplica) name() string {
+	if n.workers == 0 {
+		return "native, one thread"
+	}
+	return fmt.Sprintf("native, %d workers", n.workers)
+}
+
+func (n *nativeReplica) native() bool { return true }
+
+func (n *nativeReplica) target() *sandbox.Server { return n.server }
+
+func (n *nativeReplica) start(ctx context.Context) error {
+	var statements []string
+	maria := n.server.Flavor().MariaDB()
+	source := fmt.Sprintf("SOURCE_HOST = '127.0.0.1', SOURCE_PORT = %d, SOURCE_USER = 'native', SOURCE_PASSWORD = '%s'", n.source.Port(), password)
+	if maria {
+		source = regexp.MustCompile("SOURCE").ReplaceAllString(source, "MASTER")
+		statements = append(statements, fmt.Sprintf("SET GLOBAL slave_parallel_threads = %d", n.workers), "SET GLOBAL slave_parallel_mode = 'optimistic'",
+			"CHANGE MASTER TO "+source+", MASTER_USE_GTID = slave_pos, MASTER_SSL_VERIFY_SERVER_CERT = 0", "START SLAVE")
+	} else {
+		statements = append(statements, fmt.Sprintf("SET GLOBAL replica_parallel_workers = %d", n.workers),
+			"CHANGE REPLICATION SOURCE TO "+source+", SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1", "START REPLICA")
+	}
+	for _, q := range statements {
+		if _, err := n.server.DB().ExecContext(ctx, q); err != nil {
+			return fmt.Errorf("%s: %w", q, err)
+		}
+	}
+	return nil
+}
+
+func (n *nativeReplica) stop(ctx context.Context) (time.Duration, int64, error) {
+	_, err := n.server.DB().ExecContext(ctx, "STOP "+n.word())
+	return 0, 0, err
+}
+
+func (n *nativeReplica) forget(ctx context.Context) error {
+	_, err := n.server.DB().ExecContext(ctx, "RESET "+n.word()+" ALL")
+	return err
+}
+
+func (n *nativeReplica) word() string {
+	if n.server.Flavor().MariaDB() {
+		return "SLAVE"
+	}
+	return "REPLICA"
+}
+
+// replicator is the program under test, run as users run it.
+type replicator struct {
+	field   *field
+	server  *sandbox.Server
+	links   string
+	label   string
+	dir     string
+	client  *api.Client
+	child   *sandbox.Child
+	began   time.Time
+	startup chan time.Duration
+}
+
+func (r *replicator) name() string { return r.label }
+
+func (r *replicator) native() bool { return false }
+
+func (r *replicator) target() *sandbox.Server { return r.server }
+
+func (r *replicator) start(ctx context.Context) error {
+	if r.dir == "" {
+		dir, err := sandbox.Folder("bench")
+		if err != nil {
+			return err
+		}
+		r.dir = dir
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	listen := l.Addr().String()
+	if err := l.Close(); err != nil {
+		return err
+	}
+	if r.client, err = api.NewClient(config.HTTP{Listen: listen}, ""); err != nil {
+		return err
+	}
+	path := filepath.Join(r.dir, "replicator.yaml")
+	text := fmt.Sprintf("mesh: bench\nservers:\n"+
+		"  source: {endpoints: [%q], user: %s, password: %s}\n  target: {endpoints: [%q], user: %s, password: %s}\n"+
+		"links: %s\ntables: {include: [%q]}\nstate_dir: %q\nhttp: {listen: %q}\n",
+		r.field.source.Addr(), account, password, r.server.Addr(), account, password, r.links, database+".*", filepath.Join(r.dir, "state"), listen)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(r.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), r.field.options.program, "run", "--config", path)
+	cmd.Stdout, cmd.Stderr = log, log
+	r.began = time.Now()
+	if r.child, err = sandbox.StartChild(cmd); err != nil {
+		return err
+	}
+	r.startup = make(chan time.Duration, 1)
+	go r.watchStart(ctx)
+	return nil
+}
+
+// watchStart measures until the link to the target runs.
+func (r *replicator) watchStart(ctx context.Context) {
+	var took time.Duration
+	if err := r.await(ctx, func(l mesh.LinkStatus) bool { return l.To != "target" || applies(l) }); err == nil {
+		took = time.Since(r.began)
+	}
+	r.startup <- took
+}
+
+func applies(l mesh.LinkStatus) bool { return l.State == mesh.Running || l.State == mesh.CatchingUp }
+
+func (r *replicator) awaitLinks(ctx context.Context) error { return r.await(ctx, applies) }
+
+func (r *replicator) await(ctx context.Context, fine func(mesh.LinkStatus) bool) error {
+	return await(ctx, time.Minute, func() (bool, error) {
+		select {
+		case <-r.child.Ended():
+			return false, fmt.Errorf("the process ended:\n%s", r.log())
+		default:
+		}
+		s, err := r.client.Status(ctx)
+		if err != nil || len(s.Links) == 0 {
+			return false, nil //nolint:nilerr // it does not listen yet
+		}
+		for _, l := range s.Links {
+			if !fine(l) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+func (r *replicator) log() string {
+	text, err := os.ReadFile(filepath.Join(r.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-3000):])
+}
+
+const stopGrace = 15 * time.Second
+
+func (r *replicator) stop(context.Context) (time.Duration, int64, error) {
+	startup := <-r.startup
+	peak, err := peakMemory(r.child.Pid())
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := r.child.Stop(stopGrace); err != nil {
+		return 0, 0, fmt.Errorf("%w\n%s", err, r.log())
+	}
+	return startup, peak, nil
+}
+
+func (r *replicator) kill() {
+	if r.child != nil {
+		if err := r.child.Kill(); err != nil {
+			say("%v", err)
+		}
+	}
+	if r.dir != "" {
+		_ = os.RemoveAll(r.dir) // the sandbox's sweep removes what is left
+	}
+}
+
+var highWater = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
+
+// peakMemory is the greatest resident size that a process had, in bytes.
+func peakMemory(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	m := highWater.FindSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("read the memory of process %d: no VmHWM", pid)
+	}
+	kib, err := strconv.ParseInt(string(m[1]), 10, 64)
+	return kib << 10, err
+}

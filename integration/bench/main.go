@@ -1,0 +1,105 @@
+// Command bench measures how fast the replicator drains a backlog, beside the servers' own replication on the same
+// machine, in one run. It prints a table and, with -out, writes it to a file.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"replicator/sandbox"
+)
+
+type options struct {
+	flavors []sandbox.Flavor
+	rounds  int
+	events  int
+	big     int
+	only    string
+	durable bool
+	program string
+	out     string
+}
+
+func main() {
+	if err := run(); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer release()
+	o := options{}
+	flavors := flag.String("flavors", "mysql-9.7,mariadb-11.8", "servers to measure on")
+	flag.IntVar(&o.rounds, "rounds", 1, "how often each workload is measured; the median counts")
+	flag.IntVar(&o.events, "events", 100_000, "transactions of a backlog")
+	flag.IntVar(&o.big, "big", 1_000_000, "rows of the large transaction; a power of ten")
+	flag.StringVar(&o.only, "only", "", "one workload: write_only, update or large")
+	flag.BoolVar(&o.durable, "durable", false, "sync_binlog=1 and innodb_flush_log_at_trx_commit=1 on all servers")
+	flag.StringVar(&o.program, "program", "", "the replicator's executable; default: build it, static")
+	flag.StringVar(&o.out, "out", "", "also write the figures to this file")
+	flag.Parse()
+	for f := range strings.SplitSeq(*flavors, ",") {
+		o.flavors = append(o.flavors, sandbox.Flavor(strings.TrimSpace(f)))
+	}
+	if _, err := exec.LookPath("sysbench"); err != nil {
+		return fmt.Errorf("find sysbench: %w; install the package sysbench", err)
+	}
+	if o.program == "" {
+		dir, err := sandbox.Folder("bench")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		if o.program, err = build(ctx, dir); err != nil {
+			return err
+		}
+	}
+	var results []result
+	for _, f := range o.flavors {
+		r, err := benchmark(ctx, o, f)
+		results = append(results, r...)
+		if err != nil {
+			return errors.Join(fmt.Errorf("measure on %s: %w", f, err), report(o, results, os.Stdout))
+		}
+	}
+	if err := report(o, results, os.Stdout); err != nil || o.out == "" {
+		return err
+	}
+	return writeFile(o, results)
+}
+
+// build makes the ordinary static binary, the one that users run.
+func build(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "replicator")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "replicator/cmd/replicator")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the program: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+func writeFile(o options, results []result) (err error) {
+	f, err := os.Create(o.out)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return report(o, results, f)
+}
+
+// say reports progress.
+func say(format string, args ...any) {
+	_, _ = fmt.Fprintf(io.Writer(os.Stderr), format+"\n", args...)
+}
