@@ -46,11 +46,12 @@ first_start() {
 		ALTER USER 'root'@'localhost' IDENTIFIED BY '$password';
 	SQL
 	export MYSQL_PWD="$password"
+	docker_process_sql() { "$client" --no-defaults -uroot -S $socket "$@"; } # the public images' name for it
 	local file
 	for file in /docker-entrypoint-initdb.d/*; do
 		case "$file" in
 		*.sh) . "$file" ;;
-		*.sql) "$client" --no-defaults -uroot -S $socket <"$file" ;;
+		*.sql) docker_process_sql <"$file" ;;
 		esac
 	done
 	unset MYSQL_PWD
