@@ -76,22 +76,27 @@ func (s *shard) insert(i int, k change.Key, stamp uint32) {
 		for end < len(s.slots) && s.slots[end] != 0 {
 			end++
 		}
-		if end < len(s.slots) && s.size < s.homes-s.homes/10 {
+		switch {
+		case s.size >= s.homes-s.homes/10:
+			s.resize(s.homes+s.homes/4+4, 0)
+		case end == len(s.slots):
+			s.resize(s.homes, 2*(len(s.slots)-s.homes))
+		default:
 			copy(s.keys[i+1:end+1], s.keys[i:end])
 			copy(s.slots[i+1:end+1], s.slots[i:end])
 			s.keys[i], s.slots[i] = k, stamp
 			s.size++
 			return
 		}
-		s.resize(s.homes + s.homes/4 + 4)
 		i, _ = s.find(k)
 	}
 }
 
-// resize moves the entries into a table with that many homes, or more if they do not fit.
-func (s *shard) resize(homes int) {
-	for {
-		next := shard{homes: homes, keys: make([]change.Key, homes+min(64, homes/4+4))}
+// resize moves the entries into a table with that many homes, and slots behind them: at least that many, and as many as
+// the entries need.
+func (s *shard) resize(homes, behind int) {
+	for behind = max(behind, min(64, homes/4+4)); ; behind *= 2 {
+		next := shard{homes: homes, keys: make([]change.Key, homes+behind)}
 		next.slots = make([]uint32, len(next.keys))
 		at, fits := 0, true
 		for i, stamp := range s.slots {
@@ -109,7 +114,6 @@ func (s *shard) resize(homes int) {
 			s.keys, s.slots, s.homes = next.keys, next.slots, homes
 			return
 		}
-		homes += homes/4 + 4
 	}
 }
 
@@ -130,7 +134,7 @@ func (s *shard) sweep(drop func(k change.Key, stamp uint32) bool) int {
 		at++
 	}
 	if s.size < s.homes*2/5 {
-		s.resize(s.size + s.size/4)
+		s.resize(s.size+s.size/4, 0)
 	}
 	return before - s.size
 }

@@ -1,6 +1,7 @@
 package conflict
 
 import (
+	"slices"
 	"sync"
 
 	"replicator/change"
@@ -13,6 +14,7 @@ type slab struct {
 	mu       sync.RWMutex
 	origins  []change.ServerID // by origin number
 	numbers  map[change.ServerID]int
+	order    []int // origin numbers in order of identity
 	stamps   []*stampChunk
 	contexts contextTable
 	free     uint32 // head of the list of free stamps, linked through context
@@ -66,6 +68,8 @@ func (s *slab) number(o change.ServerID) int {
 		s.numbers[o] = n
 		s.origins = append(s.origins, o)
 		s.recent = append(s.recent, 0)
+		at, _ := slices.BinarySearchFunc(s.order, o, func(n int, o change.ServerID) int { return s.origins[n].Compare(o) })
+		s.order = slices.Insert(s.order, at, n)
 		if n >= s.contexts.width {
 			s.contexts.widen(n + 1 + n/2)
 		}
@@ -172,10 +176,15 @@ func (s *slab) get(n uint32) change.Stamp {
 	stamp := change.Stamp{Version: change.Version{
 		Time: chunk.time[i], Origin: s.origins[s.contexts.origin(context)],
 	}}
-	for o, t := range s.contexts.vector(context) {
-		if t != 0 {
-			stamp.Context = stamp.Context.With(s.origins[o], t)
+	vector := s.contexts.vector(context)
+	for _, o := range s.order {
+		if vector[o] == 0 {
+			continue
 		}
+		if stamp.Context == nil {
+			stamp.Context = make(change.Context, 0, len(vector))
+		}
+		stamp.Context = append(stamp.Context, change.ContextEntry{Origin: s.origins[o], Time: vector[o]})
 	}
 	return stamp
 }

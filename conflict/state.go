@@ -152,6 +152,25 @@ func (s *State) Lookup(key change.Key) (change.Stamp, bool, error) {
 	return stamp, ok, nil
 }
 
+// Found is the answer to one key of LookupAll.
+type Found struct {
+	Stamp change.Stamp
+	Known bool
+}
+
+// LookupAll looks up many keys; the answers are in the order of the keys. It is not a snapshot: changes that are fed
+// meanwhile may be seen or not.
+func (s *State) LookupAll(keys []change.Key) ([]Found, error) {
+	found := make([]Found, len(keys))
+	for i, k := range keys {
+		var err error
+		if found[i].Stamp, found[i].Known, err = s.Lookup(k); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
 // Stable reports whether nothing that conflicts with this change can still arrive at the target.
 func (s *State) Stable(v change.Version) bool { return v.Time <= s.stability.upTo(v.Origin) }
 

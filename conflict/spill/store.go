@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble"
 	"github.com/cockroachdb/pebble/bloom"
@@ -23,24 +24,35 @@ const (
 // Store implements conflict.Store with pebble. A key is the 16 bytes of the row's key, a value the version's time
 // (varint), its origin (16 bytes) and the context. Nothing is synced: the content is worthless after a crash.
 type Store struct {
-	db  *pebble.DB
-	dir string
+	db     *pebble.DB
+	dir    string
+	broken *atomic.Pointer[error] // what pebble met in the background, such as a full disk
 }
 
 var _ conflict.Store = (*Store)(nil)
 
 // Open makes an empty store in dir; whatever dir held is deleted. One process at a time may use it.
-func Open(dir string) (*Store, error) {
+func Open(dir string) (*Store, error) { return openOn(dir, vfs.Default) }
+
+func openOn(dir string, files vfs.FS) (*Store, error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, fmt.Errorf("empty spill directory: %w", err)
 	}
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref() // the database holds its own reference
+	broken := new(atomic.Pointer[error])
 	db, err := pebble.Open(dir, &pebble.Options{
-		Cache:                       cache,
-		DisableWAL:                  true,
-		FS:                          vfs.Default,
-		Levels:                      []pebble.LevelOptions{{FilterPolicy: bloom.FilterPolicy(10)}},
+		Cache:      cache,
+		DisableWAL: true,
+		FS:         files,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { broken.CompareAndSwap(nil, &err) },
+		},
+		Comparer: wholeKeys(),
+		Levels: []pebble.LevelOptions{{
+			Compression:  pebble.NoCompression, // hashes do not compress
+			FilterPolicy: bloom.FilterPolicy(10),
+		}},
 		Logger:                      silent{},
 		MaxConcurrentCompactions:    func() int { return 1 },
 		MaxOpenFiles:                64,
@@ -50,7 +62,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spill directory %s: %w", dir, err)
 	}
-	return &Store{db: db, dir: dir}, nil
+	return &Store{db: db, dir: dir, broken: broken}, nil
 }
 
 // Close releases and deletes the directory.
@@ -64,19 +76,36 @@ func (s *Store) Close() error {
 
 // Get implements conflict.Store.
 func (s *Store) Get(key change.Key) (change.Stamp, bool, error) {
-	value, done, err := s.db.Get(key[:])
-	if errors.Is(err, pebble.ErrNotFound) {
-		return change.Stamp{}, false, nil
-	}
+	it, err := s.db.NewIter(&pebble.IterOptions{UseL6Filters: true}) // most keys asked for are absent: DB.Get reads a block
 	if err != nil {
 		return change.Stamp{}, false, fmt.Errorf("read spilled row %s: %w", key, err)
 	}
-	stamp, err := decode(value)
-	return stamp, true, errors.Join(err, done.Close())
+	var stamp change.Stamp
+	found := it.SeekPrefixGE(key[:])
+	if found {
+		stamp, err = decode(it.Value())
+	}
+	if err := errors.Join(err, it.Close()); err != nil {
+		return change.Stamp{}, false, fmt.Errorf("read spilled row %s: %w", key, err)
+	}
+	return stamp, found, nil
+}
+
+// wholeKeys makes the bloom filters work for whole keys.
+func wholeKeys() *pebble.Comparer {
+	c := *pebble.DefaultComparer
+	c.Split = func(key []byte) int { return len(key) }
+	c.Name = "replicator.whole-keys"
+	return &c
 }
 
 // Put implements conflict.Store.
+//
+// After an error in the background it takes nothing more: pebble would go on trying, and in the end wait for ever.
 func (s *Store) Put(entries []conflict.Stored) error {
+	if err := s.broken.Load(); err != nil {
+		return fmt.Errorf("spill %d rows to %s: %w", len(entries), s.dir, *err)
+	}
 	batch := s.db.NewBatchWithSize(64 * len(entries))
 	for _, e := range entries {
 		if err := batch.Set(e.Key[:], encode(e.Stamp), nil); err != nil {
