@@ -38,28 +38,27 @@ var classes = map[uint16]fault.Class{
 	1040: fault.Unavailable, 1203: fault.Unavailable, 1226: fault.Unavailable, 1053: fault.Unavailable,
 	1317: fault.Unavailable, 3169: fault.Unavailable, 1927: fault.Unavailable, 1135: fault.Unavailable,
 	1037: fault.Unavailable, 1038: fault.Unavailable, 1041: fault.Unavailable, 3032: fault.Unavailable,
-	1194: fault.Unavailable, 3168: fault.Unavailable, 1150: fault.Unavailable, 4052: fault.Unavailable,
-	1129: fault.Unavailable,
+	3168: fault.Unavailable, 4052: fault.Unavailable, 1129: fault.Unavailable,
 
 	1045: fault.Login, 1698: fault.Login, 1130: fault.Login, 1251: fault.Login, 1275: fault.Login, 1820: fault.Login,
 	1862: fault.Login, 3118: fault.Login, 3159: fault.Login, 4151: fault.Login, 2049: fault.Login, 2054: fault.Login,
 	2059: fault.Login, 2061: fault.Login, 3955: fault.Login,
 
-	1021: fault.DiskFull, 1114: fault.DiskFull, 3635: fault.DiskFull,
+	1021: fault.DiskFull, 1114: fault.DiskFull,
 
-	1836: fault.ReadOnly, 1792: fault.ReadOnly, 1874: fault.ReadOnly, 1036: fault.ReadOnly, 3706: fault.ReadOnly,
+	1836: fault.ReadOnly, 1792: fault.ReadOnly, 1874: fault.ReadOnly, 1036: fault.ReadOnly,
 
 	1044: fault.Privilege, 1142: fault.Privilege, 1143: fault.Privilege, 1227: fault.Privilege, 1370: fault.Privilege,
-	1141: fault.Privilege, 1419: fault.Privilege, 6038: fault.Privilege, 3878: fault.Privilege,
+	1141: fault.Privilege, 1419: fault.Privilege, 6038: fault.Privilege,
 
 	1049: fault.Definition, 1051: fault.Definition, 1054: fault.Definition, 1146: fault.Definition,
 	1136: fault.Definition, 1535: fault.Definition, 1677: fault.Definition, 1100: fault.Definition,
-	1412: fault.Definition, 1356: fault.Definition, 13146: fault.Definition, 1072: fault.Definition,
+	1412: fault.Definition, 1356: fault.Definition, 1072: fault.Definition,
 
 	errDumpFailed: fault.Purged, 1373: fault.Purged, 1789: fault.Purged,
 
 	1153: fault.Configuration, 1197: fault.Configuration, 1301: fault.Configuration, 1381: fault.Precondition,
-	1594: fault.Precondition, 1785: fault.Precondition,
+	1785: fault.Precondition,
 
 	1064: fault.Bug, 1065: fault.Bug, 1149: fault.Bug, 1766: fault.Bug, 1782: fault.Bug, 1837: fault.Bug,
 	1210: fault.Bug, 1243: fault.Bug, 1609: fault.Bug, 1193: fault.Bug, 1231: fault.Bug, 1229: fault.Bug,

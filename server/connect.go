@@ -74,12 +74,20 @@ func (k *connector) Connect(ctx context.Context) (driver.Conn, error) {
 			}
 			return conn, nil
 		}
-		failed = errors.Join(failed, fmt.Errorf("connect to %s: %w", k.server.Endpoints[i], err))
+		failed = both(failed, fmt.Errorf("connect to %s: %w", k.server.Endpoints[i], err))
 		if class := Classify(err); class != fault.Network && class != fault.Unavailable || ctx.Err() != nil {
 			break
 		}
 	}
 	return nil, failed
+}
+
+// both keeps two errors in one line.
+func both(first, second error) error {
+	if first == nil {
+		return second
+	}
+	return fmt.Errorf("%w; %w", first, second)
 }
 
 func (k *connector) connect(ctx context.Context, i int, password string) (driver.Conn, error) {

@@ -90,6 +90,7 @@ func Examine(ctx context.Context, s *Server, c *config.Config) *Subject {
 	}
 	subject.checkPrivileges(ctx, r, c)
 	subject.logged = checkFilter(ctx, r, s.DB(), subject.Dialect)
+	checkSession(ctx, r, s.DB())
 	subject.checkReplica(ctx, r)
 	subject.checkIdentity(ctx, r, c)
 	if subject.Config.Own {

@@ -140,6 +140,22 @@ func TestBetweenServers(t *testing.T) {
 	require.Contains(t, names(preflight(t, c)), "fail identity")
 }
 
+// TestInitConnect looks behind the global settings: init_connect applies to accounts without administration rights.
+func TestInitConnect(t *testing.T) {
+	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB1011} {
+		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+		exec(t, s.DB(), "CREATE DATABASE app", "CREATE TABLE app.t (id INT PRIMARY KEY)",
+			"SET GLOBAL init_connect = 'SET SESSION binlog_row_image = MINIMAL'")
+		exec(t, s.DB(), server.Grants(flavorOf(s), server.GrantRequest{User: "repl", Password: "p", Databases: []string{"app"}})...)
+		rights := "SESSION_VARIABLES_ADMIN"
+		if flavor == sandbox.MariaDB1011 {
+			rights = "BINLOG ADMIN"
+		}
+		exec(t, s.DB(), "GRANT "+rights+" ON *.* TO repl")
+		require.Equal(t, []string{"fail session"}, names(findingsOf(t, document(t, "repl", "p", s), "s0")), flavor)
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	s := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MariaDB1011})
 	exec(t, s.DB(), "CREATE DATABASE app")

@@ -196,6 +196,20 @@ func checkFilter(ctx context.Context, r *report, q Querier, d Dialect) func(data
 	return logged
 }
 
+// checkSession looks at what new sessions of the account get, which init_connect can make different from the global values.
+func checkSession(ctx context.Context, r *report, q Querier) {
+	const name = "session"
+	var logged, format, image string
+	err := q.QueryRowContext(ctx, "SELECT @@SESSION.sql_log_bin, @@SESSION.binlog_format, @@SESSION.binlog_row_image").
+		Scan(&logged, &format, &image)
+	if err != nil {
+		r.failed(name, err)
+		return
+	}
+	r.check(logged == "1" && format == r.info.Variables["binlog_format"] && image == r.info.Variables["binlog_row_image"],
+		Fail, name, "remove what init_connect sets", "sql_log_bin is %s, binlog_format %s, binlog_row_image %s", logged, format, image)
+}
+
 func inList(list, name string) bool {
 	for item := range strings.SplitSeq(list, ",") {
 		if strings.EqualFold(strings.TrimSpace(item), name) {
