@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"replicator/change"
 	"replicator/sandbox"
@@ -106,7 +108,7 @@ func BenchmarkTailer(b *testing.B) {
 
 func benchServer(b *testing.B, o Options, start change.GTIDSet) {
 	b.ReportAllocs()
-	bytes := 0
+	bytes, before := 0, cpu(b)
 	for b.Loop() {
 		t := newTailer(&o, newCatalog(o.Match), change.Clock{}, &counter{n: benchTransactions})
 		err := follow(b.Context(), &o, randomReplicaID(), start, t, func(_, n int) { bytes += n }, func() {})
@@ -115,13 +117,13 @@ func benchServer(b *testing.B, o Options, start change.GTIDSet) {
 			b.Fatal(err)
 		}
 	}
-	report(b, bytes)
+	report(b, bytes, cpu(b)-before)
 }
 
 func benchCore(b *testing.B, o Options, start change.GTIDSet) {
 	events := capture(b, o, start)
 	b.ReportAllocs()
-	bytes := 0
+	bytes, before := 0, cpu(b)
 	for b.Loop() {
 		t := newTailer(&o, newCatalog(o.Match), change.Clock{}, &counter{n: benchTransactions})
 		var err error
@@ -136,14 +138,25 @@ func benchCore(b *testing.B, o Options, start change.GTIDSet) {
 			b.Fatal(err)
 		}
 	}
-	report(b, bytes)
+	report(b, bytes, cpu(b)-before)
 }
 
-func report(b *testing.B, bytes int) {
+// cpu is the time that all threads of this process have run.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func report(b *testing.B, bytes int, used time.Duration) {
+	b.Helper()
 	seconds := b.Elapsed().Seconds()
+	b.ReportMetric(float64(used.Nanoseconds())/float64(benchTransactions*b.N), "cpu-ns/tx")
 	b.ReportMetric(float64(benchTransactions*b.N)/seconds, "tx/s")
 	b.ReportMetric(float64(bytes)/1e6/seconds, "MB/s")
-	b.ReportMetric(seconds*1e9/float64(benchTransactions*b.N), "ns/tx")
 }
 
 // capture reads the events that a dump sends, until it falls silent.

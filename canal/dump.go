@@ -2,6 +2,7 @@ package canal
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-mysql-org/go-mysql/client"
@@ -34,7 +36,7 @@ type dump struct {
 
 const (
 	// rawBytes bounds the events between the connection and the tailer.
-	rawBytes = 8 << 20
+	rawBytes = 2 << 20
 	// eventOverhead is what an event in the queue takes besides its bytes.
 	eventOverhead = 256
 )
@@ -203,17 +205,18 @@ func (d *dump) hangUp() {
 // conn spares the system call of a deadline that hardly differs from the one before: the library sets three per event.
 type conn struct {
 	net.Conn
-	set time.Time
+	set atomic.Int64 // the deadline in force, in ns since the epoch
 }
 
 const deadlineStep = 200 * time.Millisecond
 
-// SetReadDeadline implements net.Conn. The library calls it from one goroutine, and from Close when that is over.
+// SetReadDeadline implements net.Conn.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	if ahead := t.Sub(c.set); ahead >= 0 && ahead < deadlineStep {
+	deadline := t.UnixNano()
+	if ahead := deadline - c.set.Load(); ahead >= 0 && ahead < int64(deadlineStep) {
 		return nil
 	}
-	c.set = t
+	c.set.Store(deadline)
 	return c.Conn.SetReadDeadline(t)
 }
 
@@ -233,7 +236,11 @@ func (d *dump) explain(ctx context.Context, err error) error {
 	if errors.As(err, &server) {
 		return explainServer(o, server, d.greeted)
 	}
+	var certificate *tls.CertificateVerificationError
 	switch text := err.Error(); {
+	case errors.As(err, &certificate), strings.Contains(text, "does not support TLS"):
+		return fault.Wrap(err, fault.Configuration, "correct tls.mode and tls.ca, or the server's certificate",
+			"no trusted connection to %s (%s)", o.Name, o.Address)
 	case errors.Is(err, replication.ErrChecksumMismatch), strings.Contains(text, "checksum mismatch"):
 		return fault.Wrap(err, fault.UnknownEvent, "check the disk of the server and the network between; "+copyAgain,
 			"the binlog of %s is damaged", o.Name)

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"replicator/change"
 )
 
@@ -66,7 +68,10 @@ func (h *Hub) Run(ctx context.Context, start Start, feed Feed) error {
 	shared := &sharedReader{hub: h, feed: feed}
 	t := newTailer(&h.opts, h.tables, start.Clock, shared)
 	defer t.close()
-	err := follow(ctx, &h.opts, h.opts.ReplicaID, start.Position, t, h.stats.add, func() { h.setLive(true, nil) })
+	err := follow(ctx, &h.opts, h.opts.ReplicaID, start.Position, t, h.stats.add, func() {
+		h.opts.Logger.Info("binlog reader connected", zap.String("server", h.opts.Name), zap.Stringer("position", start.Position))
+		h.setLive(true, nil)
+	})
 	h.setLive(false, err)
 	return err
 }

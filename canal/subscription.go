@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"replicator/change"
 )
 
@@ -174,6 +176,8 @@ func (s *Subscription) fromPrivate(ctx context.Context) (*change.Transaction, er
 }
 
 func (s *Subscription) openPrivate() {
+	s.hub.opts.Logger.Info("a link reads through a connection of its own", zap.String("server", s.hub.opts.Name),
+		zap.Stringer("position", s.position.Position))
 	p := s.newPrivateReader()
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
