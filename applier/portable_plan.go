@@ -304,8 +304,13 @@ func planLabels(c *columnPlan, s *change.Column, t *server.Column, k sqlType) st
 	if !sameCharset(s, t) {
 		return "the labels have another character set there"
 	}
-	for _, l := range utf8Labels(s) {
-		at := slices.Index(k.labels, l)
+	labels := printedLabels(s)
+	same := slices.Equal(labels, k.labels)
+	for i, l := range labels {
+		at := i
+		if !same {
+			at = slices.Index(k.labels, l)
+		}
 		if at < 0 {
 			return fmt.Sprintf("label %q does not exist there", l)
 		}

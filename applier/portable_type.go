@@ -106,21 +106,25 @@ var labelEncodings = map[string]encoding.Encoding{
 	"euckr": korean.EUCKR,
 }
 
-// utf8Labels are the labels of a source's ENUM or SET as a target's definition would print them. Labels in a character set
-// that cannot be read here stay as they are, and then match nothing but themselves.
-func utf8Labels(c *change.Column) []string {
+// printedLabels are the labels of a source's ENUM or SET as a target's information_schema prints them: in UTF-8, with a
+// question mark for every character outside of the basic plane. Labels in a character set that cannot be read here stay
+// as they are, and then match nothing but themselves.
+func printedLabels(c *change.Column) []string {
 	collation, _ := image.CollationOf(c.Collation)
-	enc, ok := labelEncodings[collation.Charset]
-	if !ok {
-		return c.Labels
-	}
+	enc := labelEncodings[collation.Charset]
 	labels := make([]string, len(c.Labels))
-	for i, l := range c.Labels {
-		text, err := enc.NewDecoder().String(l)
-		if err != nil {
-			text = l
+	for i, text := range c.Labels {
+		if enc != nil {
+			if decoded, err := enc.NewDecoder().String(text); err == nil {
+				text = decoded
+			}
 		}
-		labels[i] = text
+		labels[i] = strings.Map(func(r rune) rune {
+			if r > 0xffff {
+				return '?'
+			}
+			return r
+		}, text)
 	}
 	return labels
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // inlineBytes is how long a text or a value of bytes may be to stand in the statement, as hexadecimal digits; longer ones
-// are sent beside it.
+// are sent beside it. A long text in a character set other than the connection's has no other way than the digits.
 const inlineBytes = 1 << 12
 
 // appendValue appends a column's value as an expression that the target's column takes unchanged. Texts carry their own
@@ -89,8 +89,8 @@ func (r *rendered) appendFloat(f float64) {
 }
 
 func (c *columnPlan) appendText(r *rendered, b []byte) {
-	if len(b) > inlineBytes {
-		r.text = append(append(append(r.text, "CONVERT(CAST(? AS BINARY) USING "...), c.charset...), ')')
+	if len(b) > inlineBytes && (c.charset == "utf8mb4" || c.charset == "utf8mb3") { // what the connection speaks
+		r.text = append(r.text, '?')
 		r.args = append(r.args, b)
 		return
 	}
@@ -108,8 +108,6 @@ func (c *columnPlan) appendBinary(r *rendered, b []byte) error {
 	switch {
 	case c.geometry && len(b) >= 4 && binary.LittleEndian.Uint32(b) != 0:
 		return c.refuse("the flavors disagree about spatial reference system %d", binary.LittleEndian.Uint32(b))
-	case c.base == "uuid" && len(b) == 16:
-		b = uuidText(b)
 	}
 	if len(b) > inlineBytes {
 		r.text = append(r.text, '?')
@@ -118,15 +116,4 @@ func (c *columnPlan) appendBinary(r *rendered, b []byte) error {
 	}
 	r.appendHex(b)
 	return nil
-}
-
-// uuidText undoes the order in which MariaDB keeps a UUID in its rows: the last group first, so that UUIDs of one machine
-// lie together. See Type_handler_uuid of plugin/type_uuid.
-func uuidText(b []byte) []byte {
-	u := make([]byte, 0, 16)
-	u = append(u, b[12:16]...)
-	u = append(u, b[10:12]...)
-	u = append(u, b[8:10]...)
-	u = append(u, b[6:8]...)
-	return append(u, b[0:6]...)
 }

@@ -73,9 +73,9 @@ func sameType(s *change.Column, c *server.Column) bool {
 	case "year":
 		return s.Type == mysql.MYSQL_TYPE_YEAR
 	case "enum":
-		return s.Type == mysql.MYSQL_TYPE_ENUM && sameCharset(s, c) && slices.Equal(utf8Labels(s), t.labels)
+		return s.Type == mysql.MYSQL_TYPE_ENUM && sameCharset(s, c) && slices.Equal(printedLabels(s), t.labels)
 	case "set":
-		return s.Type == mysql.MYSQL_TYPE_SET && sameCharset(s, c) && slices.Equal(utf8Labels(s), t.labels)
+		return s.Type == mysql.MYSQL_TYPE_SET && sameCharset(s, c) && slices.Equal(printedLabels(s), t.labels)
 	case "json":
 		return s.Type == mysql.MYSQL_TYPE_JSON
 	case "vector":

@@ -1,0 +1,234 @@
+package applier
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"testing"
+
+	"replicator/change"
+	"replicator/image/imagetest"
+	"replicator/sandbox"
+	"replicator/server"
+)
+
+// applySession is a session as the applier has it.
+func applySession(t *testing.T, s *sandbox.Server) (*sql.Conn, server.Dialect, server.Info) {
+	t.Helper()
+	ctx := t.Context()
+	conn, err := s.DB().Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	info, err := server.Probe(ctx, conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialect := server.NewDialect(info)
+	if err := dialect.ApplySession(ctx, conn, server.Session{LockWait: 5e9, Wait: 600e9}); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []string{strictMode, "SET NAMES utf8mb4", "SET SESSION time_zone = '+00:00'"} {
+		if _, err := conn.ExecContext(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return conn, dialect, info
+}
+
+const testPacket = 64 << 20
+
+// targetTable reads a definition from the server.
+func targetTables(conn *sql.Conn) tableFinder {
+	known := map[change.TableName]*server.Table{}
+	return func(ctx context.Context, name change.TableName) (*server.Table, error) {
+		if t, ok := known[name]; ok {
+			return t, nil
+		}
+		t, err := server.OneTable(ctx, conn, name)
+		known[name] = t
+		return t, err
+	}
+}
+
+// apply carries a log out through one of the two writers, in one transaction.
+func apply(t *testing.T, target *sandbox.Server, log imagetest.Log, path string, mixed bool) error {
+	t.Helper()
+	ctx := t.Context()
+	conn, dialect, _ := applySession(t, target)
+	defer func() { // a connection goes back to the pool as it is
+		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
+			t.Error(err)
+		}
+	}()
+	var w writer
+	tables := targetTables(conn)
+	if path == Replay {
+		r := newReplayWriter(conn, dialect, testPacket)
+		if err := r.prepare(ctx, log.Format); err != nil {
+			return err
+		}
+		w = r
+	} else {
+		w = newPortableWriter(conn, tables, mixed, testPacket)
+	}
+	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	for _, ev := range log.Events {
+		if path == Replay {
+			target, err := tables(ctx, ev.Table.Name)
+			if err != nil {
+				return err
+			}
+			if ok, reason := replayable(ev.Table, target); !ok {
+				return fmt.Errorf("not replayable: %s", reason)
+			}
+		}
+		if err := w.write(ctx, rowChanges{Event: ev, Format: log.Format}); err != nil {
+			return err
+		}
+	}
+	if err := w.flush(ctx); err != nil {
+		return err
+	}
+	_, err := conn.ExecContext(ctx, "COMMIT")
+	return err
+}
+
+// contents are the exact texts of a table's rows, by row and column.
+func contents(t *testing.T, s *sandbox.Server, query string) [][]string {
+	t.Helper()
+	conn, _, _ := applySession(t, s)
+	rows, err := conn.QueryContext(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [][]string
+	for rows.Next() {
+		values, into := make([]sql.NullString, len(columns)), make([]any, len(columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			t.Fatal(err)
+		}
+		row := make([]string, len(values))
+		for i, v := range values {
+			row[i] = "NULL"
+			if v.Valid {
+				row[i] = v.String
+			}
+		}
+		all = append(all, row)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func short(s string) string {
+	if len(s) > 120 {
+		return s[:120] + fmt.Sprintf("… (%d)", len(s))
+	}
+	return s
+}
+
+func compareContents(t *testing.T, what string, table imagetest.TypesTable, want, got [][]string) {
+	t.Helper()
+	if len(want) != len(got) || len(want) == 0 {
+		t.Fatalf("%s: %d rows, want %d", what, len(got), len(want))
+	}
+	for i := range want {
+		for j := range want[i] {
+			if want[i][j] != got[i][j] {
+				name := "key"
+				if j >= 3 {
+					name = table.Columns[j-3].Name
+				}
+				t.Errorf("%s, row %s, column %s: %s, want %s", what, want[i][0], name, short(got[i][j]), short(want[i][j]))
+			}
+		}
+	}
+}
+
+// stage is one kind of change, with what the table held after it.
+type stage struct {
+	name string
+	log  imagetest.Log
+	want [][]string
+}
+
+// record makes all changes on the source and keeps what it logged.
+func record(t *testing.T, source *sandbox.Server, table imagetest.TypesTable) []stage {
+	t.Helper()
+	imagetest.Exec(t, source, "CREATE DATABASE IF NOT EXISTS types", "SET NAMES utf8mb4", "DROP TABLE IF EXISTS "+table.Name, table.Create())
+	var stages []stage
+	for _, s := range []struct {
+		name       string
+		statements []string
+	}{{"inserted", table.Fill()}, {"updated", table.Change()}, {"deleted", table.Delete()}} {
+		log := imagetest.Capture(t, source, func() { imagetest.Exec(t, source, s.statements...) })
+		stages = append(stages, stage{s.name, log, contents(t, source, table.Select())})
+	}
+	return stages
+}
+
+// TestAllTypes copies a table of all types over both paths, on one flavor and between flavors, and compares what the
+// servers themselves say of every value.
+func TestAllTypes(t *testing.T) {
+	servers := map[sandbox.Flavor]*sandbox.Server{}
+	for _, f := range sandbox.Flavors {
+		servers[f] = sandbox.StartTest(t, sandbox.Options{Flavor: f})
+		imagetest.Exec(t, servers[f], "CREATE DATABASE types")
+	}
+	cases := []struct {
+		source, target sandbox.Flavor
+		path           string
+		without        []string // columns that are refused between these two
+	}{
+		{sandbox.MySQL97, sandbox.MySQL97, Replay, nil},
+		{sandbox.MySQL97, sandbox.MySQL97, Portable, nil},
+		{sandbox.MariaDB118, sandbox.MariaDB118, Replay, nil},
+		{sandbox.MariaDB118, sandbox.MariaDB118, Portable, nil},
+		{sandbox.MariaDB1011, sandbox.MariaDB1011, Replay, nil},
+		{sandbox.MariaDB1011, sandbox.MariaDB1011, Portable, nil},
+		{sandbox.MariaDB1011, sandbox.MariaDB118, Replay, nil},
+		{sandbox.MariaDB118, sandbox.MariaDB1011, Replay, nil},
+		{sandbox.MySQL97, sandbox.MariaDB118, Portable, nil},
+		{sandbox.MySQL97, sandbox.MariaDB1011, Portable, nil},
+		{sandbox.MariaDB118, sandbox.MySQL97, Portable, []string{"j"}},
+		{sandbox.MariaDB1011, sandbox.MySQL97, Portable, []string{"j"}},
+	}
+	for _, c := range cases {
+		t.Run(fmt.Sprintf("%s to %s %s", c.source, c.target, c.path), func(t *testing.T) {
+			source, target := servers[c.source], servers[c.target]
+			table := imagetest.TypesFor("types.t", c.source, c.target)
+			for _, name := range c.without {
+				for i, column := range table.Columns {
+					if column.Name == name {
+						table.Columns = append(table.Columns[:i:i], table.Columns[i+1:]...)
+						break
+					}
+				}
+			}
+			stages := record(t, source, table)
+			imagetest.Exec(t, target, "SET NAMES utf8mb4", "DROP TABLE IF EXISTS "+table.Name, table.Create())
+			mixed := strings.HasPrefix(string(c.source), "mysql") != strings.HasPrefix(string(c.target), "mysql")
+			for _, s := range stages {
+				if err := apply(t, target, s.log, c.path, mixed); err != nil {
+					t.Fatalf("%s: %v", s.name, err)
+				}
+				compareContents(t, s.name, table, s.want, contents(t, target, table.Select()))
+			}
+		})
+	}
+}
