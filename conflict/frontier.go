@@ -7,8 +7,8 @@ import (
 	"replicator/change"
 )
 
-// defaultSegments bounds the list of segments. The frontier then lags behind the truth by at most a few thousandths of
-// the part of the binlog that is not stable.
+// defaultSegments bounds the list of segments. The frontier then lags behind the truth by a few thousandths of the part
+// of the binlog that is not stable, at most.
 const defaultSegments = 1024
 
 // boundary is a place in the target's own binlog with the fold of its clock there.
@@ -21,6 +21,7 @@ type boundary struct {
 type segment struct {
 	end    boundary
 	newest []change.Version // per origin the newest change in the stretch
+	span   int              // how many checkpoints it runs over
 }
 
 func (s *segment) note(v change.Version) { s.newest = noteNewest(s.newest, v) }
@@ -65,7 +66,7 @@ func (f *frontier) checkpoint(b boundary) {
 		}
 		return
 	}
-	f.open.end = b
+	f.open.end, f.open.span = b, 1
 	f.segments = append(f.segments, f.open)
 	f.open = segment{}
 	if len(f.segments) > f.limit {
@@ -73,20 +74,21 @@ func (f *frontier) checkpoint(b boundary) {
 	}
 }
 
-// merge joins neighbours in pairs, so that older segments are longer: each is short against the whole.
+// merge joins the two neighbours that are shortest together, so that all segments stay about equally long.
 func (f *frontier) merge() {
-	kept := f.segments[:0]
-	for pair := range slices.Chunk(f.segments, 2) {
-		joined := pair[len(pair)-1]
-		if len(pair) == 2 {
-			for _, v := range pair[0].newest {
-				joined.note(v)
-			}
+	at := 0
+	for i := 1; i+1 < len(f.segments); i++ {
+		if f.segments[i].span+f.segments[i+1].span < f.segments[at].span+f.segments[at+1].span {
+			at = i
 		}
-		kept = append(kept, joined)
 	}
-	clear(f.segments[len(kept):])
-	f.segments = kept
+	joined := f.segments[at+1]
+	joined.span += f.segments[at].span
+	for _, v := range f.segments[at].newest {
+		joined.note(v)
+	}
+	f.segments[at+1] = joined
+	f.segments = slices.Delete(f.segments, at, at+1)
 }
 
 // advance moves the boundary over every leading segment that is stable, and returns it.
