@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
 
 	"replicator/sandbox"
 )
@@ -18,6 +21,9 @@ const (
 	tables    = 4
 	tableRows = 50_000
 	patience  = 10 * time.Minute
+
+	noDatabase = 1049
+	noTable    = 1146
 )
 
 // result is one contender's time for one workload, the median of its rounds.
@@ -146,6 +152,10 @@ func (f *field) arrived(ctx context.Context, s *sandbox.Server) error {
 	return await(ctx, patience, func() (bool, error) {
 		var n int
 		err := s.DB().QueryRowContext(ctx, "SELECT COUNT(*) FROM "+database+".sentinel WHERE id = ?", f.sentinel).Scan(&n)
+		var refused *mysql.MySQLError
+		if errors.As(err, &refused) && (refused.Number == noDatabase || refused.Number == noTable) {
+			return false, nil // a copy that has just begun
+		}
 		return n == 1, err
 	})
 }
