@@ -280,7 +280,7 @@ func likeMatch(pattern, text string) bool {
 	return err == nil && match
 }
 
-// readGrants reads the account's own grants, those of its active roles included.
+// readGrants reads the account's own grants, those of its active roles and of everybody included.
 func readGrants(ctx context.Context, q Querier, i Info) (grantSet, error) {
 	query := "SHOW GRANTS"
 	if i.Flavor == change.MySQL {
@@ -292,21 +292,33 @@ func readGrants(ctx context.Context, q Querier, i Info) (grantSet, error) {
 			query = "SHOW GRANTS FOR CURRENT_USER() USING " + roles
 		}
 	}
-	rows, err := q.QueryContext(ctx, query)
+	lines, err := grantLines(ctx, q, query)
 	if err != nil {
 		return nil, Fault(err, "read the account's grants")
+	}
+	if i.Flavor == change.MariaDB && i.Release.AtLeast(10, 11, 0) {
+		everybody, err := grantLines(ctx, q, "SHOW GRANTS FOR PUBLIC")
+		if err != nil && !isNumber(err, 1141) { // nobody has granted it anything
+			return nil, Fault(err, "read everybody's grants")
+		}
+		lines = append(lines, everybody...)
+	}
+	return parseGrants(lines), nil
+}
+
+func grantLines(ctx context.Context, q Querier, query string) ([]string, error) {
+	rows, err := q.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
 	}
 	defer rows.Close()
 	var lines []string
 	for rows.Next() {
 		var line string
 		if err := rows.Scan(&line); err != nil {
-			return nil, Fault(err, "read the account's grants")
+			return nil, err
 		}
 		lines = append(lines, line)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, Fault(err, "read the account's grants")
-	}
-	return parseGrants(lines), nil
+	return lines, rows.Err()
 }

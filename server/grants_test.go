@@ -168,5 +168,12 @@ func TestReaderAccount(t *testing.T) {
 			exec(t, s.DB(), "SET DEFAULT ROLE r TO tail")
 		}
 		require.Empty(t, bad(findingsOf(t, c, "s0")))
+		if !s.Flavor().MariaDB() {
+			return
+		}
+		exec(t, s.DB(), "REVOKE r FROM tail")
+		require.Len(t, bad(findingsOf(t, c, "s0")), 1)
+		exec(t, s.DB(), "GRANT REPLICATION SLAVE ON *.* TO PUBLIC")
+		require.Empty(t, bad(findingsOf(t, c, "s0")), "what everybody has counts")
 	})
 }

@@ -205,7 +205,9 @@ func TestTablesBetweenServers(t *testing.T) {
 	require.Equal(t, []string{"warn auto_increment"}, names(preflight(t, c)))
 
 	everywhere("DROP TABLE app.child")
-	everywhere("CREATE TABLE app.plain (id INT PRIMARY KEY)", "CREATE TABLE app.nokey (id INT)",
+	everywhere("CREATE DATABASE elsewhere", "CREATE TABLE elsewhere.p (id INT PRIMARY KEY)",
+		"CREATE TABLE app.orphan (id INT PRIMARY KEY, CONSTRAINT up FOREIGN KEY (id) REFERENCES elsewhere.p (id))",
+		"CREATE TABLE app.plain (id INT PRIMARY KEY)", "CREATE TABLE app.nokey (id INT)",
 		"CREATE TABLE app.myisam (id INT PRIMARY KEY) ENGINE=MyISAM",
 		"CREATE TABLE app.fires (id INT PRIMARY KEY, v INT)", "CREATE TRIGGER app.f BEFORE INSERT ON app.fires FOR EACH ROW SET NEW.v=1")
 	my, m11, m10 := servers[0].DB(), servers[1].DB(), servers[2].DB()
@@ -229,7 +231,8 @@ func TestTablesBetweenServers(t *testing.T) {
 		"fail app.differs: column x", "fail app.differs: columns", "fail app.differs: primary key", "fail app.differs: unique keys",
 		"fail app.fires: trigger f", "fail app.missing: definition", "fail app.myisam: engine", "fail app.nokey: primary key",
 		"fail app.seq: definition", "fail app.seq: table type", "fail app.squeezed: column v", "fail app.squeezed: definition",
-		"fail app.versioned: definition", "fail app.versioned: table type", "warn app.j: column j", "warn auto_increment",
+		"fail app.versioned: definition", "fail app.versioned: table type", "warn app.j: column j",
+		"warn app.orphan: foreign key up", "warn auto_increment",
 	}, names(found))
 	for _, f := range found { // between the two MariaDBs rows are replayed, which fires no triggers
 		if f.Table == "app.fires" && f.State == server.Fail {

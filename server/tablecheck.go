@@ -34,6 +34,7 @@ func (s *Subject) ReadTables(ctx context.Context, c *config.Config) {
 	}
 	for _, t := range tables {
 		s.Findings = append(s.Findings, s.checkTable(t)...)
+		s.Findings = append(s.Findings, s.checkParents(t, c)...)
 	}
 	s.Findings = append(s.Findings, s.checkTablePrivileges()...)
 }
@@ -58,6 +59,22 @@ func (s *Subject) checkTable(t *Table) []Finding {
 		r.findings[i] = about(t.Name, r.findings[i])
 	}
 	return r.findings
+}
+
+// checkParents warns of foreign keys that lead out of what is replicated.
+func (s *Subject) checkParents(t *Table, c *config.Config) []Finding {
+	var findings []Finding
+	for _, k := range t.ForeignKeys {
+		if c.Tables.Matches(k.Parent) {
+			continue
+		}
+		findings = append(findings, about(t.Name, Finding{
+			Server: s.Name, Name: "foreign key " + k.Name, State: Warn, Class: fault.Definition,
+			Message: "refers to " + k.Parent.String() + ", which is not replicated: its rows may be refused elsewhere",
+			Remedy:  "replicate both tables, or neither",
+		}))
+	}
+	return findings
 }
 
 func checkDefinition(r *report, t *Table, exclude string) {
@@ -142,7 +159,9 @@ type link struct {
 }
 
 // portable reports whether rows are applied by SQL rather than replayed.
-func (l link) portable() bool { return l.from.Info.Flavor != l.to.Info.Flavor || !l.to.Replay }
+func (l link) portable() bool {
+	return l.from.Info.Flavor != l.to.Info.Flavor || l.to.Config.Own && !l.to.Replay
+}
 
 // CompareTables checks that rows of source fit target: the definitions must agree column by column, in order. from and to
 // are the servers that they are on. Only findings other than Pass are returned.
