@@ -275,11 +275,13 @@ func (p *tablePlan) render(op image.Op) (*rendered, error) {
 }
 
 func (p *tablePlan) appendTuple(r *rendered, values []image.Value) error {
-	r.text = append(r.text, '(')
+	separator := byte('(')
 	for i := range p.columns {
-		if i > 0 {
-			r.text = append(r.text, ',')
+		if p.columns[i].generated {
+			continue
 		}
+		r.text = append(r.text, separator)
+		separator = ','
 		if err := p.columns[i].appendValue(r, values); err != nil {
 			return err
 		}
@@ -290,11 +292,13 @@ func (p *tablePlan) appendTuple(r *rendered, values []image.Value) error {
 
 // appendAssignments names every column: the row may hold anything, and columns with ON UPDATE would change by themselves.
 func (p *tablePlan) appendAssignments(r *rendered, values []image.Value) error {
+	separator := ""
 	for i := range p.columns {
-		if i > 0 {
-			r.text = append(r.text, ',')
+		if p.columns[i].generated {
+			continue
 		}
-		r.text = append(append(r.text, p.columns[i].quoted...), '=')
+		r.text = append(append(append(r.text, separator...), p.columns[i].quoted...), '=')
+		separator = ","
 		if err := p.columns[i].appendValue(r, values); err != nil {
 			return err
 		}

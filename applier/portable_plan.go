@@ -25,6 +25,7 @@ type columnPlan struct {
 	geometry   bool     // a geometry between flavors: only without a spatial reference system
 	labels     []uint64 // target's value for each label of the source: index of an ENUM (from 1), bit of a SET (from 0)
 	set        bool
+	generated  bool // by the target: it can name a row, and is never written
 	keyPrefix  int // of a key column: how many characters count, 0 = all
 }
 
@@ -73,15 +74,14 @@ func planTable(source *change.Table, target *server.Table, mixed bool) (*tablePl
 		}
 		t := &target.Columns[at]
 		seen[at] = true
-		if t.Generated {
-			continue
-		}
 		c, why := planColumn(s, t, mixed)
-		if why != "" {
+		if why != "" && !t.Generated {
 			return nil, refuse("column %s: %s", s.Name, why)
 		}
-		c.source = i
-		p.columns = append(p.columns, c)
+		c.source, c.generated = i, t.Generated
+		if why == "" {
+			p.columns = append(p.columns, c)
+		}
 	}
 	for i, t := range target.Columns {
 		if !seen[i] && !t.Nullable && !t.Generated {
@@ -91,9 +91,11 @@ func planTable(source *change.Table, target *server.Table, mixed bool) (*tablePl
 	if why := p.planKey(); why != "" {
 		return nil, refuse("%s", why)
 	}
-	names := make([]string, len(p.columns))
-	for i, c := range p.columns {
-		names[i] = c.quoted
+	var names []string
+	for _, c := range p.columns {
+		if !c.generated {
+			names = append(names, c.quoted)
+		}
 	}
 	p.head = "INSERT INTO " + p.name + " (" + strings.Join(names, ",") + ") VALUES "
 	return p, nil

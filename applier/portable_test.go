@@ -1,0 +1,320 @@
+package applier
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"testing"
+
+	"replicator/fault"
+	"replicator/image/imagetest"
+	"replicator/sandbox"
+	"replicator/server"
+)
+
+// TestRefusals lists what does not go from one column type into another, and that it is said before anything is written.
+func TestRefusals(t *testing.T) {
+	const my, ma = sandbox.MySQL97, sandbox.MariaDB118
+	cases := []struct {
+		source sandbox.Flavor
+		from   string // column type on the source
+		value  string
+		target sandbox.Flavor
+		to     string // column type on the target
+		want   string // part of the refusal; "" is none
+	}{
+		{my, "INT", "1", ma, "BIGINT", ""},
+		{my, "INT UNSIGNED", "1", ma, "BIGINT", ""},
+		{my, "BIGINT", "1", ma, "INT", "not every value"},
+		{my, "INT UNSIGNED", "1", ma, "INT", "not every value"},
+		{my, "INT", "1", ma, "INT UNSIGNED", "not every value"},
+		{my, "INT", "1", ma, "VARCHAR(20)", "not every value"},
+		{my, "DECIMAL(10,2)", "1", ma, "DECIMAL(12,3)", ""},
+		{my, "DECIMAL(10,2)", "1", ma, "DECIMAL(10,3)", "not every value"},
+		{my, "DOUBLE", "1", ma, "FLOAT", "not every value"},
+		{my, "BIT(9)", "1", ma, "BIT(8)", "not every value"},
+		{my, "DATETIME(3)", "'2024-01-01'", ma, "DATETIME(6)", ""},
+		{my, "DATETIME(3)", "'2024-01-01'", ma, "DATETIME", "not every value"},
+		{my, "DATETIME", "'2024-01-01'", ma, "TIMESTAMP NULL", "not every value"},
+		{my, "VARCHAR(10)", "'a'", ma, "VARCHAR(20)", ""},
+		{my, "VARCHAR(10) CHARACTER SET utf8mb3", "'a'", ma, "VARCHAR(10)", ""},
+		{my, "VARCHAR(10)", "'a'", ma, "VARCHAR(10) CHARACTER SET utf8mb3", "character set"},
+		{my, "VARCHAR(10)", "'a'", ma, "VARCHAR(10) CHARACTER SET latin1", "character set"},
+		{my, "VARCHAR(10) CHARACTER SET latin1", "'a'", ma, "VARCHAR(10)", "character set"},
+		{my, "VARCHAR(10)", "'a'", ma, "VARBINARY(40)", "character set"},
+		{my, "VARCHAR(20)", "'a'", ma, "VARCHAR(10)", "longer values"},
+		{my, "VARCHAR(10)", "'a'", ma, "CHAR(10)", "trailing spaces"},
+		{my, "TEXT", "'a'", ma, "VARCHAR(100)", "longer values"},
+		{my, "MEDIUMTEXT", "'a'", ma, "TEXT", "longer values"},
+		{my, "BINARY(4)", "'a'", ma, "BINARY(5)", "same length"},
+		{my, "VARBINARY(4)", "'a'", ma, "BINARY(4)", "same length"},
+		{my, "ENUM('a','b')", "'b'", ma, "ENUM('b','a','c')", ""},
+		{my, "ENUM('a','b')", "'b'", ma, "ENUM('a')", "label"},
+		{my, "ENUM('a','b')", "'b'", ma, "VARCHAR(10)", "labels do not fit"},
+		{my, "SET('a','b')", "'b'", ma, "SET('b','a')", ""},
+		{my, "JSON", `'{"a": 1}'`, ma, "JSON", ""},
+		{my, "JSON", "'1'", ma, "TEXT", "JSON goes into"},
+		{ma, "JSON", `'{"b": 1.50, "a": [1e2, -0.1, 18446744073709551615]}'`, my, "JSON", ""},
+		{ma, "JSON", `'{"a": 1, "a": 2}'`, my, "JSON", "twice"},
+		{ma, "JSON", "'18446744073709551616'", my, "JSON", "more digits"},
+		{ma, "JSON", "'0.12345678901234567890'", my, "JSON", "more digits"},
+		{ma, "JSON", "'1e400'", my, "JSON", "out of range"},
+		{ma, "LONGTEXT CHARACTER SET latin1", "'1'", my, "JSON", "utf8mb4"},
+		{my, "JSON", "JSON_OBJECT('a', CAST(X'00FF' AS BINARY(2)))", my, "JSON NULL", "no expression can make"},
+		{my, "POINT", "ST_GeomFromText('POINT(1 2)')", ma, "GEOMETRY", ""},
+		{my, "POINT", "ST_GeomFromText('POINT(1 2)', 4326)", ma, "POINT", "spatial reference system 4326"},
+		{my, "VECTOR(2)", "X'0000803F00000040'", ma, "VECTOR(2)", ""},
+		{ma, "VECTOR(2)", "X'0000803F00000040'", my, "VECTOR(2)", ""},
+		{ma, "VECTOR(3)", "X'0000803F0000004000000040'", my, "VECTOR(2)", "longer"},
+		{ma, "UUID", "'123e4567-e89b-12d3-a456-426614174000'", my, "BINARY(16)", ""},
+		{ma, "UUID", "'123e4567-e89b-12d3-a456-426614174000'", my, "CHAR(36)", "character set"},
+		{ma, "INET6", "'2001:db8::'", my, "VARBINARY(16)", ""},
+		{ma, "INET4", "'10.0.0.0'", my, "INT UNSIGNED", "do not fit"},
+	}
+	servers := map[sandbox.Flavor]*sandbox.Server{my: sandbox.StartTest(t, sandbox.Options{Flavor: my}), ma: sandbox.StartTest(t, sandbox.Options{Flavor: ma})}
+	for _, s := range servers {
+		imagetest.Exec(t, s, "CREATE DATABASE types")
+	}
+	const create = "CREATE TABLE types.t (id INT PRIMARY KEY, v %s) CHARACTER SET utf8mb4"
+	for _, c := range cases {
+		t.Run(fmt.Sprintf("%s %s to %s %s", c.source, c.from, c.target, c.to), func(t *testing.T) {
+			source, target := servers[c.source], servers[c.target]
+			imagetest.Exec(t, source, "DROP TABLE IF EXISTS types.t", fmt.Sprintf(create, c.from))
+			log := imagetest.Capture(t, source, func() { imagetest.Exec(t, source, "INSERT INTO types.t VALUES (1, "+c.value+")") })
+			want := contents(t, source, "SELECT HEX(v), v FROM types.t")
+			imagetest.Exec(t, target, "DROP TABLE IF EXISTS types.t", fmt.Sprintf(create, c.to))
+			err := apply(t, target, log, Portable, c.source.MariaDB() != c.target.MariaDB())
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				sameOrJSON(t, target, want)
+				return
+			}
+			f, ok := fault.As(err)
+			if !ok || f.Class != fault.Definition || f.Remedy == "" || !strings.Contains(f.Text(), c.want) {
+				t.Errorf("error %v, want a fault of class %s about %q", err, fault.Definition, c.want)
+			}
+			if rows := contents(t, target, "SELECT * FROM types.t"); len(rows) != 0 {
+				t.Errorf("a refused row was written: %v", rows)
+			}
+		})
+	}
+}
+
+// sameOrJSON compares the one row of types.t: by its bytes, or, since MySQL writes JSON in its own way, as JSON; numbers
+// with other scales and labels at other places are equal by text.
+func sameOrJSON(t *testing.T, target *sandbox.Server, want [][]string) {
+	t.Helper()
+	got := contents(t, target, "SELECT HEX(v), v FROM types.t")
+	if len(got) != 1 {
+		t.Fatalf("%d rows", len(got))
+	}
+	if got[0][0] == want[0][0] || strings.TrimRight(got[0][1], ".0") == strings.TrimRight(want[0][1], ".0") {
+		return
+	}
+	var equal bool
+	err := target.DB().QueryRowContext(t.Context(), "SELECT CAST(v AS JSON) = CAST(? AS JSON) FROM types.t", want[0][1]).Scan(&equal)
+	if err != nil || !equal {
+		t.Errorf("got %v, want %v (%v)", got[0], want[0], err)
+	}
+}
+
+// counting counts the statements of a writer.
+type counting struct {
+	*sql.Conn
+	statements []string
+}
+
+func (c *counting) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	c.statements = append(c.statements, query)
+	return c.Conn.ExecContext(ctx, query, args...)
+}
+
+// TestWriters is what both writers owe to the link: order, errors that can be told apart, bounded statements.
+func TestWriters(t *testing.T) {
+	for _, flavor := range sandbox.Flavors {
+		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+		imagetest.Exec(t, s, "CREATE DATABASE w")
+		for _, path := range []string{Replay, Portable} {
+			t.Run(string(flavor)+"/"+path, func(t *testing.T) {
+				t.Run("missing row", func(t *testing.T) { writerMissing(t, s, path) })
+				t.Run("duplicate", func(t *testing.T) { writerDuplicate(t, s, path) })
+				t.Run("cascades", func(t *testing.T) { writerCascades(t, s, path) })
+				t.Run("packet", func(t *testing.T) { writerPacket(t, s, path) })
+				t.Run("many rows", func(t *testing.T) { writerMany(t, s, path) })
+				t.Run("prefix key", func(t *testing.T) { writerPrefix(t, s, path) })
+			})
+		}
+		t.Run(string(flavor)+"/other order", func(t *testing.T) { writerByName(t, s) })
+	}
+}
+
+func capture(t *testing.T, s *sandbox.Server, before, change []string) imagetest.Log {
+	t.Helper()
+	imagetest.Exec(t, s, before...)
+	return imagetest.Capture(t, s, func() { imagetest.Exec(t, s, change...) })
+}
+
+var keyed = []string{"DROP TABLE IF EXISTS w.t", "CREATE TABLE w.t (id INT PRIMARY KEY, u INT UNIQUE, v VARCHAR(20))"}
+
+func writerMissing(t *testing.T, s *sandbox.Server, path string) {
+	for _, statement := range []string{"UPDATE w.t SET v = 'x' WHERE id = 2", "DELETE FROM w.t WHERE id IN (1, 2)"} {
+		log := capture(t, s, append(keyed[:2:2], "INSERT INTO w.t VALUES (1,1,'a'),(2,2,'b')"), []string{statement})
+		imagetest.Exec(t, s, append(keyed[:2:2], "INSERT INTO w.t VALUES (1,1,'a')")...)
+		if err := apply(t, s, log, path, false); !missingRow(err) {
+			t.Errorf("%s: error %v, want a missing row", statement, err)
+		}
+		if rows := contents(t, s, "SELECT * FROM w.t"); len(rows) != 1 {
+			t.Errorf("%s: %v is left", statement, rows)
+		}
+	}
+}
+
+func writerDuplicate(t *testing.T, s *sandbox.Server, path string) {
+	for _, present := range []string{"(1,9,'old')", "(9,1,'old')"} {
+		log := capture(t, s, keyed, []string{"INSERT INTO w.t VALUES (7,7,'new'),(1,1,'new')"})
+		imagetest.Exec(t, s, append(keyed[:2:2], "INSERT INTO w.t VALUES "+present)...)
+		if err := apply(t, s, log, path, false); !server.IsDuplicateKey(err) {
+			t.Errorf("error %v, want a duplicate key", err)
+		}
+		if rows := contents(t, s, "SELECT v FROM w.t"); len(rows) != 1 || rows[0][0] != "old" {
+			t.Errorf("%v is left", rows)
+		}
+	}
+}
+
+// writerCascades: MySQL 9.7 logs the children of a cascade, with the flag that switches checks off, others do not.
+func writerCascades(t *testing.T, s *sandbox.Server, path string) {
+	tables := []string{
+		"DROP TABLE IF EXISTS w.c, w.p", "CREATE TABLE w.p (id INT PRIMARY KEY)",
+		"CREATE TABLE w.c (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES w.p (id) ON DELETE CASCADE ON UPDATE CASCADE)",
+		"INSERT INTO w.p VALUES (1),(2),(3)", "INSERT INTO w.c VALUES (10,1),(11,1),(20,2),(30,3)",
+	}
+	log := capture(t, s, tables, []string{"UPDATE w.p SET id = 5 WHERE id = 1", "DELETE FROM w.p WHERE id = 2"})
+	want := contents(t, s, "SELECT * FROM w.c ORDER BY id")
+	imagetest.Exec(t, s, tables...)
+	if err := apply(t, s, log, path, false); err != nil {
+		t.Fatal(err)
+	}
+	got := contents(t, s, "SELECT * FROM w.c ORDER BY id")
+	if fmt.Sprint(got) != fmt.Sprint(want) || len(want) != 3 {
+		t.Errorf("children %v, want %v", got, want)
+	}
+}
+
+// writerPacket: a change that is larger than a statement may be is refused with the size that would do.
+func writerPacket(t *testing.T, s *sandbox.Server, path string) {
+	const packet = 1 << 20
+	create := []string{"DROP TABLE IF EXISTS w.big", "CREATE TABLE w.big (id INT PRIMARY KEY, b LONGBLOB)"}
+	log := capture(t, s, create, []string{"INSERT INTO w.big VALUES (1, REPEAT('x', 3000000))"})
+	conn, dialect, _ := applySession(t, s)
+	var w writer = newPortableWriter(conn, targetTables(conn), false, packet)
+	if path == Replay {
+		w = newReplayWriter(conn, dialect, packet)
+	}
+	err := w.write(t.Context(), rowChanges{Event: log.Events[0], Format: log.Format})
+	f, ok := fault.As(err)
+	if !ok || f.Class != fault.Precondition || !strings.Contains(f.Remedy, "max_allowed_packet") {
+		t.Errorf("error %v, want one that names max_allowed_packet", err)
+	}
+}
+
+// writerMany: rows share statements, none of which is larger than it should be.
+func writerMany(t *testing.T, s *sandbox.Server, path string) {
+	const rows = 2000
+	create := []string{"DROP TABLE IF EXISTS w.m", "CREATE TABLE w.m (a INT, b INT, v VARCHAR(500), PRIMARY KEY (a, b))"}
+	fill := fmt.Sprintf("INSERT INTO w.m WITH RECURSIVE n AS (SELECT 0 i UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT i, -i, REPEAT('v', 400) FROM n", rows-1)
+	if s.Flavor().MariaDB() {
+		create = append(create, "SET SESSION max_recursive_iterations = 10000")
+	} else {
+		create = append(create, "SET SESSION cte_max_recursion_depth = 10000")
+	}
+	log := capture(t, s, create[:2], []string{create[2], fill, "DELETE FROM w.m WHERE a < 1990"})
+	imagetest.Exec(t, s, create[:2]...)
+	conn, dialect, _ := applySession(t, s)
+	count := &counting{Conn: conn}
+	var w writer = newPortableWriter(count, targetTables(conn), false, testPacket)
+	if path == Replay {
+		r := newReplayWriter(count, dialect, testPacket)
+		if err := r.prepare(t.Context(), log.Format); err != nil {
+			t.Fatal(err)
+		}
+		w = r
+	}
+	for _, ev := range log.Events {
+		if err := w.write(t.Context(), rowChanges{Event: ev, Format: log.Format}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, s, "SELECT COUNT(*), MIN(a) FROM w.m"); got[0][0] != "10" || got[0][1] != "1990" {
+		t.Errorf("left %v", got)
+	}
+	if n := len(count.statements); n > 20 {
+		t.Errorf("%d statements for %d rows", n, 2*rows)
+	}
+	for _, q := range count.statements {
+		if len(q) > batchBytes+statementRoom {
+			t.Errorf("a statement has %d bytes", len(q))
+		}
+	}
+}
+
+func writerPrefix(t *testing.T, s *sandbox.Server, path string) {
+	create := []string{"DROP TABLE IF EXISTS w.x", "CREATE TABLE w.x (k TEXT CHARACTER SET utf8mb4, v INT, PRIMARY KEY (k(3)))"}
+	log := capture(t, s, append(create[:2:2], "INSERT INTO w.x VALUES ('äöütail', 1), ('abc', 1), ('abd', 1)"),
+		[]string{"UPDATE w.x SET v = 2, k = 'äöü!' WHERE v = 1 AND k LIKE 'äöü%'", "DELETE FROM w.x WHERE k = 'abd'"})
+	imagetest.Exec(t, s, append(create[:2:2], "INSERT INTO w.x VALUES ('äöü', 1), ('abcd', 1), ('abd', 1)")...)
+	if err := apply(t, s, log, path, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(contents(t, s, "SELECT k, v FROM w.x ORDER BY k")); got != "[[abcd 1] [äöü! 2]]" {
+		t.Errorf("left %s", got)
+	}
+}
+
+// writerByName: columns in another order, generated ones, and one more, are matched by name.
+func writerByName(t *testing.T, s *sandbox.Server) {
+	log := capture(t, s, []string{"DROP TABLE IF EXISTS w.o", "CREATE TABLE w.o (id INT PRIMARY KEY, a INT, b INT)"},
+		[]string{"INSERT INTO w.o VALUES (1,10,20),(2,30,40)", "UPDATE w.o SET a = 11 WHERE id = 1", "DELETE FROM w.o WHERE id = 2"})
+	imagetest.Exec(t, s, "DROP TABLE w.o", "CREATE TABLE w.o (b BIGINT, more INT NULL, id INT PRIMARY KEY, a INT, s INT AS (a + b) STORED)")
+	if err := apply(t, s, log, Portable, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(contents(t, s, "SELECT id, a, b, s, more FROM w.o")); got != "[[1 11 20 31 NULL]]" {
+		t.Errorf("rows %s", got)
+	}
+	table, err := targetTables(connOf(t, s))(t.Context(), log.Events[0].Table.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, reason := replayable(log.Events[0].Table, table); ok || reason == "" {
+		t.Errorf("replayable: %t %q", ok, reason)
+	}
+}
+
+// TestGeneratedKey: MySQL lets a stored generated column be the primary key.
+func TestGeneratedKey(t *testing.T) {
+	s := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MySQL97})
+	create := []string{
+		"CREATE DATABASE IF NOT EXISTS w", "DROP TABLE IF EXISTS w.g",
+		"CREATE TABLE w.g (a INT, k INT AS (a + 1) STORED PRIMARY KEY, v INT)", "INSERT INTO w.g (a, v) VALUES (1,1),(2,2)",
+	}
+	log := capture(t, s, create, []string{"UPDATE w.g SET v = 9 WHERE a = 1", "DELETE FROM w.g WHERE a = 2", "INSERT INTO w.g (a, v) VALUES (3,3)"})
+	imagetest.Exec(t, s, create...)
+	if err := apply(t, s, log, Portable, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(contents(t, s, "SELECT a, k, v FROM w.g ORDER BY a")); got != "[[1 2 9] [3 4 3]]" {
+		t.Errorf("rows %s", got)
+	}
+}
+
+func connOf(t *testing.T, s *sandbox.Server) *sql.Conn {
+	conn, _, _ := applySession(t, s)
+	return conn
+}
