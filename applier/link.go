@@ -42,10 +42,12 @@ type Options struct {
 	BarrierTimeout time.Duration
 	ProgressEvery  time.Duration // longest time between markers while the source's position moves
 	Fenced         bool          // the last run was stopped by another process's commit
-	Started        func()        // called once the link runs; may be nil
-	Stats          *Stats
-	Routes         *Routes
-	Log            *zap.Logger
+	// Tolerated is the process whose late commit an earlier run has met already: another one means that it works.
+	Tolerated checkpoint.Owner
+	Started   func() // called once the link runs; may be nil
+	Stats     *Stats
+	Routes    *Routes
+	Log       *zap.Logger
 }
 
 // Stats are a link's figures, counted by its runs and read by others at any time.
@@ -91,6 +93,7 @@ type Link struct {
 	markedAt change.Time      // the source's clock at the last marker
 	held     *change.Transaction
 	stopped  change.GTID
+	late     checkpoint.Owner
 	bo       *backoff.ExponentialBackOff
 }
 
@@ -100,6 +103,9 @@ func NewLink(opt Options) *Link {
 		backoff.WithInitialInterval(2*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 	return &Link{opt: opt, log: opt.Log, bo: bo}
 }
+
+// Late is the process whose commit arrived after this run had begun and made Run return, zero when there was none.
+func (l *Link) Late() checkpoint.Owner { return l.late }
 
 // StoppedAt is the DDL transaction at which Run stopped, zero when it stopped for another reason.
 func (l *Link) StoppedAt() change.GTID { return l.stopped }
@@ -340,8 +346,12 @@ func (l *Link) fenced(ctx context.Context) error {
 	if err != nil {
 		return l.targetFault(err, "read the newest marker")
 	}
-	if state.Owner == l.opt.Owner || state.Owner == l.before {
-		// One's own commit whose answer was lost, or the last one of the process before: begin again behind it.
+	if state.Owner == l.opt.Owner || state.Owner == l.before && state.Owner != l.opt.Tolerated {
+		// One's own commit whose answer was lost, or the last one of the process before, which has at most one under way:
+		// begin again behind it.
+		if state.Owner != l.opt.Owner {
+			l.late = state.Owner
+		}
 		return fault.New(fault.Unavailable, "wait: it is tried again", "a commit on %s arrived late", l.opt.Target)
 	}
 	return checkpoint.Fence(l.opt.Target)

@@ -44,6 +44,7 @@ type link struct {
 	stoppedAt change.GTID // a DDL
 	pass      change.GTID // the DDL that a person has seen to
 	fenced    bool
+	late      checkpoint.Owner // whose commit arrived late once
 }
 
 // New prepares a mesh; it connects to nothing yet. An error means that the configuration cannot be used.

@@ -11,6 +11,7 @@ import (
 	"replicator/applier"
 	"replicator/canal"
 	"replicator/change"
+	"replicator/checkpoint"
 	"replicator/fault"
 	"replicator/server"
 )
@@ -65,13 +66,16 @@ func (l *link) ended(run *applier.Link, err error) {
 	defer l.mu.Unlock()
 	l.stoppedAt = run.StoppedAt()
 	l.fenced = f != nil && f.Class == fault.Fenced
+	if late := run.Late(); late != (checkpoint.Owner{}) {
+		l.late = late
+	}
 }
 
 func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
 	c := o.mesh.config
 	source := l.from.profile()
 	l.mu.Lock()
-	pass, fenced := l.pass, l.fenced
+	pass, fenced, late := l.pass, l.fenced, l.late
 	l.pass = change.GTID{}
 	l.mu.Unlock()
 	return applier.Options{
@@ -92,7 +96,7 @@ func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
 			Transactions: c.Apply.GroupTransactions, Rows: int64(c.Apply.GroupRows), Bytes: int64(c.Apply.GroupBytes),
 			Time: c.Apply.GroupTime,
 		},
-		Halt: c.DDL == "halt", Pass: pass, Fenced: fenced,
+		Halt: c.DDL == "halt", Pass: pass, Fenced: fenced, Tolerated: late,
 		MaxClockSkew: c.Conflict.MaxClockSkew, SessionWait: c.Lease.TTL,
 		BarrierTimeout: barrierTimeout, ProgressEvery: progressEvery,
 		Started: func() { l.trouble.clear(Running); log.Info("link runs") },
