@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -136,6 +137,55 @@ func TestSpillingStateEqualsUnlimitedTwin(t *testing.T) {
 	if n := w.small.Stats(); n.Entries+n.Spilled != 0 {
 		t.Errorf("%+v stays when all is stable", n)
 	}
+}
+
+// TestNothingIsMissedUnderConcurrency feeds, looks up and sweeps at once: what has been fed and is not stable is always
+// found, though it moves to the store and back.
+func TestNothingIsMissedUnderConcurrency(t *testing.T) {
+	s := conflict.NewState(id(1), conflict.FullMesh(id(1), id(2)), conflict.Limits{Entries: 500, Store: open(t)})
+	const total, distinct, window = 10_000, 3_000, 2_000
+	var fed, stable atomic.Int64
+	var wg sync.WaitGroup
+	for worker := range 2 {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(worker), 3))
+			for fed.Load() < total {
+				last := fed.Load()
+				n := last - random.Int64N(window)
+				stamp, ok, err := s.Lookup(key(int(n % distinct)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n > stable.Load() && (!ok || int64(stamp.Version.Time) < n) {
+					t.Errorf("change %d of up to %d is not found: %v %v", n, last, stamp, ok)
+					return
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for fed.Load() < total {
+			if upTo := fed.Load() - window; upTo > 0 {
+				stable.Store(upTo)
+				s.Applied(id(2), change.Clock{Time: change.Time(upTo), Context: change.Context{}.With(id(1), change.Time(upTo))})
+			}
+			if err := s.Sweep(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for n := 1; n <= total; n++ {
+		stamp := change.Stamp{Version: change.Version{Time: change.Time(n), Origin: id(1)}}
+		if err := s.Local(stamp, []change.Key{key(n % distinct)}); err != nil {
+			t.Error(err)
+			fed.Store(total)
+			break
+		}
+		fed.Store(int64(n))
+	}
+	wg.Wait()
 }
 
 // TestMemoryIsBounded spills half a million entries and looks at what the process needs for them: it includes what pebble
