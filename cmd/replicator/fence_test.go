@@ -20,8 +20,9 @@ import (
 	"replicator/server"
 )
 
-// A process is frozen while another takes its place, four times. What it wakes up with must not be committed: a counter
-// on the target would fall back. One of the two stops, and says why (invariant 6).
+// A process is frozen while another takes its place, four times. What it wakes up with must not be committed: the counters
+// on the target would fall back. One of the two stops, and says why (invariant 6). Both counters rise in one transaction,
+// and nobody ever sees them apart (invariant 3).
 func TestFrozenProcessCommitsNothing(t *testing.T) {
 	east, west := prepared(t), prepared(t)
 	writing, stop := context.WithCancel(t.Context())
@@ -75,7 +76,7 @@ func TestFrozenProcessCommitsNothing(t *testing.T) {
 	load.Wait()
 	awaitThat(t, "the last increment to arrive", func() bool { return counter(t, west.DB()) >= acknowledged })
 	if n := counter(t, west.DB()); n != acknowledged || n == 0 {
-		t.Errorf("the counter stands at %d after %d acknowledged increments", n, acknowledged)
+		t.Errorf("the counters stand at %d after %d acknowledged increments", n, acknowledged)
 	}
 	if err := first.process.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -85,13 +86,13 @@ func TestFrozenProcessCommitsNothing(t *testing.T) {
 	}
 }
 
-// prepared is a server with the replicator's account and the counter.
+// prepared is a server with the replicator's account and two counters.
 func prepared(t *testing.T) *sandbox.Server {
 	t.Helper()
 	s := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MariaDB118})
 	statements := server.Grants(change.MariaDB, server.GrantRequest{User: "replicator", Password: "secret"})
 	for _, q := range append(statements, "CREATE DATABASE shop", "CREATE TABLE shop.counter (id INT PRIMARY KEY, n BIGINT)",
-		"INSERT INTO shop.counter VALUES (1, 0)") {
+		"INSERT INTO shop.counter VALUES (1, 0), (2, 0)") {
 		if _, err := s.DB().ExecContext(t.Context(), q); err != nil {
 			t.Fatalf("%s: %v", q, err)
 		}
@@ -121,7 +122,9 @@ state_dir: %s
 func increment(t *testing.T, ctx context.Context, db *sql.DB) (acknowledged int64) {
 	t.Helper()
 	for ctx.Err() == nil {
-		if _, err := db.ExecContext(t.Context(), "UPDATE shop.counter SET n = n + 1"); err != nil {
+		_, err := db.ExecContext(t.Context(), "BEGIN; UPDATE shop.counter SET n = n + 1 WHERE id = 1; "+
+			"UPDATE shop.counter SET n = n + 1 WHERE id = 2; COMMIT")
+		if err != nil {
 			t.Errorf("increment: %v", err)
 			return acknowledged
 		}
@@ -130,14 +133,14 @@ func increment(t *testing.T, ctx context.Context, db *sql.DB) (acknowledged int6
 	return acknowledged
 }
 
-// watch reads the counter of the target, which must never fall.
+// watch reads the counters of the target, which must never fall.
 func watch(t *testing.T, ctx context.Context, db *sql.DB, seen chan int64) {
 	t.Helper()
 	var highest int64
 	for ctx.Err() == nil {
 		n := counter(t, db)
 		if n < highest {
-			t.Errorf("the counter fell from %d to %d", highest, n)
+			t.Errorf("the counters fell from %d to %d", highest, n)
 			return
 		}
 		highest = n
@@ -152,7 +155,7 @@ func watch(t *testing.T, ctx context.Context, db *sql.DB, seen chan int64) {
 func awaitProgress(t *testing.T, seen chan int64) {
 	t.Helper()
 	first := <-seen
-	awaitThat(t, "the counter to rise", func() bool { return <-seen > first+20 })
+	awaitThat(t, "the counters to rise", func() bool { return <-seen > first+20 })
 }
 
 // appliedBy is how many transactions a process has applied.
@@ -166,10 +169,16 @@ func appliedBy(t *testing.T, path string) (n int64) {
 	return *s.Links[0].Transactions
 }
 
+// counter is what both counters stand at.
 func counter(t *testing.T, db *sql.DB) (n int64) {
 	t.Helper()
-	if err := db.QueryRowContext(t.Context(), "SELECT n FROM shop.counter").Scan(&n); err != nil && !errors.Is(err, context.Canceled) {
-		t.Errorf("read the counter: %v", err)
+	var other int64
+	row := db.QueryRowContext(t.Context(), "SELECT MIN(n), MAX(n) FROM shop.counter")
+	if err := row.Scan(&n, &other); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("read the counters: %v", err)
+	}
+	if n != other {
+		t.Errorf("the counters stand at %d and %d: part of a transaction is visible", n, other)
 	}
 	return n
 }
