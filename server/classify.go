@@ -143,14 +143,17 @@ func isNetwork(err error) bool {
 		driver.ErrBadConn, mysql.ErrInvalidConn, mysql.ErrMalformPkt, mysql.ErrPktSync, mysql.ErrPktSyncMul,
 		gomysql.ErrBadConn, gomysql.ErrMalformPacket, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
 		os.ErrDeadlineExceeded, context.DeadlineExceeded, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNREFUSED,
+		syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ECONNABORTED,
 	} {
 		if errors.Is(err, broken) {
 			return true
 		}
 	}
-	var network net.Error
+	// Not any net.Error: system call numbers are that too, those of files as well.
+	var operation *net.OpError
+	var name *net.DNSError
 	var record tls.RecordHeaderError
-	return errors.As(err, &network) || errors.As(err, &record)
+	return errors.As(err, &operation) || errors.As(err, &name) || errors.As(err, &record)
 }
 
 // IsMissingRow reports whether a replayed UPDATE or DELETE did not find its row.
