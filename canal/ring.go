@@ -1,10 +1,6 @@
 package canal
 
-import (
-	"sort"
-
-	"replicator/change"
-)
+import "replicator/change"
 
 // ring holds the newest transactions in binlog order, bounded by memory, but always the newest one.
 type ring struct {
@@ -59,12 +55,15 @@ func (r *ring) push(tx *change.Transaction, memory, limit int64) {
 	}
 }
 
-// find returns the number of the first entry behind position, when the ring joins it without a gap. The position is one
-// that a reader of the same binlog can have: it covers a prefix of the ring, or all of it.
+// find returns the number of the first entry that is not in position, when the ring joins it without a gap. It looks at
+// one after the other: a position need not cover a prefix of the binlog.
 func (r *ring) find(position change.GTIDSet) (uint64, bool) {
 	if !position.Covers(r.base) {
 		return 0, false
 	}
-	i := sort.Search(r.len(), func(i int) bool { return !position.Contains(r.entries[r.head+i].tx.GTID) })
-	return r.first + uint64(i), true
+	number := r.first
+	for number < r.end() && position.Contains(r.at(number).GTID) {
+		number++
+	}
+	return number, true
 }

@@ -129,6 +129,10 @@ func (t *tailer) rotate(e event) error {
 	if name == t.place.File && offset < t.place.Offset {
 		return nil
 	}
+	if name != t.place.File && t.tx.open { // no transaction spans files: a crash has cut this one short
+		t.tx.body.discard()
+		t.reset()
+	}
 	t.place = change.FilePosition{File: name, Offset: offset}
 	if !t.tx.open {
 		t.out.reached(t.place)
