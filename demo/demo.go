@@ -94,7 +94,7 @@ func Run(ctx context.Context, o Options, report func(*Result) error) (err error)
 		if err != nil && ctx.Err() == nil {
 			d.say("%s", d.stage.logs())
 		}
-		err = errors.Join(err, d.stage.close())
+		err = errors.Join(err, d.stage.close(), sandbox.Leave())
 	}()
 	if err := d.prepare(ctx); err != nil {
 		return err

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"time"
 )
@@ -42,3 +43,13 @@ func (c *Child) Kill() error { return c.process.kill() }
 // Folder makes a folder below that of this process's servers. A later user of the sandbox removes it when this process was
 // killed.
 func Folder(name string) (string, error) { return serverFolder(name) }
+
+// Leave removes the folder of this process's servers, for programs that end. No server may run any more, and none can be
+// started afterwards.
+func Leave() error {
+	run, err := runFolder()
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(run)
+}

@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-func run() error {
+func run() (err error) {
 	ctx, release := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer release()
 	o := options{}
@@ -55,12 +55,12 @@ func run() error {
 	if _, err := exec.LookPath("sysbench"); err != nil {
 		return fmt.Errorf("find sysbench: %w; install the package sysbench", err)
 	}
+	defer func() { err = errors.Join(err, sandbox.Leave()) }()
 	if o.program == "" {
 		dir, err := sandbox.Folder("bench")
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
 		if o.program, err = build(ctx, dir); err != nil {
 			return err
 		}
