@@ -65,7 +65,8 @@ type saved struct {
 // entry is one transaction in a binlog: of an application (rows), of the applier (marker), or neither (a heartbeat).
 type entry struct {
 	physical change.Time
-	raise    change.Time // of a birth
+	raise    change.Time    // of a birth
+	heard    change.Context // of a heartbeat: what the server has applied of others
 	birth    bool
 	rows     []*row
 	marker   *marker
@@ -237,7 +238,9 @@ func fold(c *change.Clock, origin change.ServerID, e entry, broken rule) change.
 	default:
 		c.Local(e.physical)
 	}
-	return change.Stamp{Version: change.Version{Time: c.Time, Origin: origin}, Context: c.Context}
+	stamp := change.Stamp{Version: change.Version{Time: c.Time, Origin: origin}, Context: c.Context}
+	c.Context = c.Context.Merge(e.heard)
+	return stamp
 }
 
 // application commits a transaction of an application: rows are written, deleted, or moved to another key. A row that an
@@ -312,8 +315,21 @@ func (s *server) decide(r *row) bool {
 	return fresh
 }
 
-// heartbeat commits a transaction that changes nothing.
-func (w *world) heartbeat(s *server) { w.log(s, entry{}) }
+// heartbeat commits a transaction that changes nothing but says what the server has applied of others: the progress over
+// transactions without rows, for which there are no markers.
+func (w *world) heartbeat(s *server) {
+	var heard change.Context
+	for _, l := range w.linksTo(s) {
+		t := w.owners[s.id].state.AppliedUpTo(l.source.id)
+		if w.broken == heartbeatAhead && l.group != nil {
+			t = l.group.end.clock.Time
+		}
+		if t > 0 {
+			heard = heard.With(l.source.id, t)
+		}
+	}
+	w.log(s, entry{heard: heard})
+}
 
 // setOfID is a set of small numbers.
 type setOfID []uint64

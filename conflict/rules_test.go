@@ -31,6 +31,8 @@ const (
 	pruneEarly
 	// appliedBeforeCommit: links report what they have read, not what they have committed.
 	appliedBeforeCommit
+	// heartbeatAhead: heartbeats tell what has been written, before it is committed.
+	heartbeatAhead
 	// noBarrier: the second look does not wait for the target's own binlog.
 	noBarrier
 	// noSecondLookup: the barrier is waited for, but the verdicts are not looked at again.
@@ -69,6 +71,7 @@ func (r rule) String() string {
 		smallestTime:           "smallest time",
 		pruneEarly:             "prune early",
 		appliedBeforeCommit:    "applied before commit",
+		heartbeatAhead:         "heartbeat ahead",
 		noBarrier:              "no barrier",
 		noSecondLookup:         "no second lookup",
 		noGapLock:              "no gap lock",
