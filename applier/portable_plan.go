@@ -26,7 +26,7 @@ type columnPlan struct {
 	labels     []uint64 // target's value for each label of the source: index of an ENUM (from 1), bit of a SET (from 0)
 	set        bool
 	generated  bool // by the target: it can name a row, and is never written
-	keyPrefix  int // of a key column: how many characters count, 0 = all
+	keyPrefix  int  // of a key column: how many characters count, 0 = all
 }
 
 // jsonRule says what has to be done to a JSON value.

@@ -229,7 +229,7 @@ func (p *jsonPrinter) quote(text []byte) {
 
 // opaque prints a value of another SQL type: the type, then its bytes.
 func (p *jsonPrinter) opaque(b []byte) error {
-	if len(b) == 0 {
+	if len(b) == 0 || b[0] == 0 {
 		return errJSON
 	}
 	kind := b[0]

@@ -119,7 +119,8 @@ type weightKey struct {
 type keyWork struct {
 	layout  *layout
 	values  [][]byte // key columns of the image at hand, by column index
-	buf     []byte
+	buf     []byte   // canonical form of the first image's key
+	other   []byte   // and of the second's
 	weights map[weightKey][]byte
 }
 
@@ -129,14 +130,26 @@ func (w *keyWork) row(ev *change.RowsEvent, r *change.Row) error {
 		first = ev.After(*r)
 	}
 	var err error
-	if r.Key, err = w.key(first); err != nil {
+	if w.buf, err = w.appendKey(w.buf[:0], first); err != nil {
 		return err
 	}
+	r.Key = keyOf(w.buf)
 	r.NewKey = r.Key
-	if r.Before.Length > 0 && r.After.Length > 0 {
-		r.NewKey, err = w.key(ev.After(*r))
+	if r.Before.Length == 0 || r.After.Length == 0 {
+		return nil
 	}
-	return err
+	if w.other, err = w.appendKey(w.other[:0], ev.After(*r)); err != nil {
+		return err
+	}
+	if !bytes.Equal(w.buf, w.other) { // most updates leave the key alone
+		r.NewKey = keyOf(w.other)
+	}
+	return nil
+}
+
+func keyOf(canonical []byte) change.Key {
+	sum := sha256.Sum256(canonical)
+	return change.Key(sum[:len(change.Key{})])
 }
 
 // locate finds the key columns of an image.
@@ -167,21 +180,22 @@ func (w *keyWork) locate(img []byte) error {
 	return nil
 }
 
-func (w *keyWork) key(img []byte) (change.Key, error) {
+// appendKey appends the canonical form of an image's key: what is hashed.
+func (w *keyWork) appendKey(b, img []byte) ([]byte, error) {
 	if err := w.locate(img); err != nil {
-		return change.Key{}, err
+		return b, err
 	}
-	b := append(w.buf[:0], w.layout.key.seed...)
+	b = append(b, w.layout.key.seed...)
 	for i := range w.layout.key.parts {
 		p := &w.layout.key.parts[i]
 		v := w.values[p.column]
 		if v == nil {
-			return change.Key{}, fmt.Errorf("key column %s is NULL", p.def.Name)
+			return b, fmt.Errorf("key column %s is NULL", p.def.Name)
 		}
 		var err error
 		if p.text {
 			if v, err = p.canonicalText(v); err != nil {
-				return change.Key{}, err
+				return b, err
 			}
 			if p.weighed {
 				v = w.weights[weightKey{p.def.Collation, string(v)}]
@@ -190,12 +204,10 @@ func (w *keyWork) key(img []byte) (change.Key, error) {
 			continue
 		}
 		if b, err = appendCanonical(b, p.def, v); err != nil {
-			return change.Key{}, fmt.Errorf("key column %s: %w", p.def.Name, err)
+			return b, fmt.Errorf("key column %s: %w", p.def.Name, err)
 		}
 	}
-	w.buf = b
-	sum := sha256.Sum256(b)
-	return change.Key(sum[:len(change.Key{})]), nil
+	return b, nil
 }
 
 // canonicalText is what of a text counts: inflated, cut to the key's prefix, without padding.
