@@ -2,7 +2,6 @@ package canal
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -68,7 +67,7 @@ func (s *Subscription) step(ctx context.Context) (*change.Transaction, error) {
 	case ringGave:
 		return tx, nil
 	case ringEmpty:
-		return nil, s.sleep(ctx, nil)
+		return nil, s.sleep(ctx)
 	case ringAbsent:
 		return nil, s.await(ctx)
 	case ringBehind:
@@ -123,42 +122,32 @@ func (s *Subscription) fromRing() (*change.Transaction, ringState) {
 	return nil, ringBehind
 }
 
-// sleep waits until the hub has news, or timeout fires.
-func (s *Subscription) sleep(ctx context.Context, timeout <-chan time.Time) error {
+// sleep waits until the hub has news.
+func (s *Subscription) sleep(ctx context.Context) error {
 	select {
 	case <-s.wake:
 		return nil
-	case <-timeout:
-		return errTimeout
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-var errTimeout = errors.New("the shared reader did not come back in time")
-
-// await gives the shared reader some time to come back, and then opens a private reader.
+// await gives the shared reader some time to come back, and then opens a private reader. The time counts over several
+// calls of Next, whose contexts may end sooner.
 func (s *Subscription) await(ctx context.Context) error {
 	if s.absent.IsZero() {
 		s.absent = time.Now()
 	}
 	timer := time.NewTimer(s.hub.opts.Grace - time.Since(s.absent))
 	defer timer.Stop()
-	for {
-		err := s.sleep(ctx, timer.C)
-		switch {
-		case errors.Is(err, errTimeout):
-			s.openPrivate()
-			return nil
-		case err != nil:
-			return err
-		}
-		s.hub.mu.Lock()
-		live := s.hub.live
-		s.hub.mu.Unlock()
-		if live {
-			return nil
-		}
+	select {
+	case <-s.wake:
+		return nil
+	case <-timer.C:
+		s.openPrivate()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
