@@ -38,7 +38,7 @@ func startContainer(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := reservePort()
+	p, err := reservePort(ctx)
 	if err != nil {
 		return nil, err
 	}

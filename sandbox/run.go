@@ -19,8 +19,8 @@ import (
 // maxSocketDir keeps the path of a server's socket within the 107 bytes that the kernel takes.
 const maxSocketDir = 60
 
-// runLock stays open as long as this process lives.
-var runLock *os.File
+// held are files whose locks last as long as this process.
+var held []*os.File
 
 // runFolder is this process's folder for its servers' data. It holds a lock on it for as long as it lives, by which later
 // processes tell leftovers of a killed one.
@@ -42,7 +42,7 @@ var runFolder = sync.OnceValues(func() (string, error) {
 	if _, err := fmt.Fprintln(lock, os.Getpid()); err != nil {
 		return "", fmt.Errorf("lock folder for servers: %w", err)
 	}
-	runLock = lock
+	held = append(held, lock)
 	return dir, nil
 })
 
@@ -91,7 +91,7 @@ type port struct {
 
 // reservePort picks a free port below the range from which the kernel takes ports for outgoing connections, so that none
 // of those can take it while its server is down.
-func reservePort() (*port, error) {
+func reservePort(ctx context.Context) (*port, error) {
 	base := filepath.Join(tempDir(), "replicator-"+strconv.Itoa(os.Getuid()))
 	if err := os.MkdirAll(base, 0o700); err != nil {
 		return nil, fmt.Errorf("reserve port: %w", err)
@@ -103,7 +103,7 @@ func reservePort() (*port, error) {
 		if err != nil {
 			continue
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(n))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(n))
 		if err == nil {
 			err = l.Close()
 		}

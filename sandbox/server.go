@@ -131,7 +131,7 @@ func startProcess(ctx context.Context, i installation, o Options) (*Server, erro
 }
 
 func newProcessServer(ctx context.Context, i installation, o Options, template, dir string) (*Server, error) {
-	p, err := reservePort()
+	p, err := reservePort(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,12 @@ func count(t *testing.T, s *sandbox.Server) (n int) {
 // eventually tries until there is no error, for at most 30 seconds.
 func eventually(t *testing.T, try func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	within(t, 30*time.Second, try)
+}
+
+func within(t *testing.T, limit time.Duration, try func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -87,6 +87,7 @@ func additions() map[string]*addition {
 		"var/lib/mysql":                      dir(),
 		"docker-entrypoint-initdb.d":         dir(),
 		"var/lib/mysql-files":                dir(), // where MySQL's secure_file_priv points
+		"var/run":                            {tar.Header{Typeflag: tar.TypeSymlink, Linkname: "../run"}, nil},
 		"usr/bin/sh":                         {tar.Header{Typeflag: tar.TypeSymlink, Linkname: "bash"}, nil},
 		"etc/passwd":                         file(0o644, "root:x:0:0::/root:/bin/bash\nmysql:x:999:999::/var/lib/mysql:/bin/bash\n"),
 		"etc/group":                          file(0o644, "root:x:0:\nmysql:x:999:\n"),

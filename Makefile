@@ -1,0 +1,38 @@
+# Everything here needs Go, make and the package manager only. CONTRIBUTORS: `make check test` is what CI runs.
+GOLANGCI_VERSION := v2.15.0
+LINT             := .tools/golangci-lint-$(GOLANGCI_VERSION)
+
+.PHONY: demo test check format bench soak chaos image
+
+demo: ## real servers, load, a link cut and healed; ARGS=--keep leaves it running
+	@CGO_ENABLED=0 go build -trimpath -o bin/replicator ./cmd/replicator
+	@bin/replicator demo $(ARGS)
+
+test: ## every test, on real servers; FAIL_ON_SKIP=1 counts a skip as a failure
+	@build/test.sh
+
+check: $(LINT) ## format, lint, vet, go.mod
+	go mod tidy -diff
+	go vet ./...
+	$(LINT) fmt --diff
+	$(LINT) run ./...
+
+format: $(LINT)
+	$(LINT) fmt
+
+bench: ## throughput against the servers' own replication; writes docs/benchmarks.md
+	@go run ./integration/bench -out docs/benchmarks.md $(ARGS)
+
+soak: ## convergence under faults, DURATION for each mesh
+	REPLICATOR_SOAK=$(or $(DURATION),5m) CGO_ENABLED=0 go test -v -count=1 -timeout 120m -run 'TestConverges' ./integration
+
+chaos: ## the process killed again and again, DURATION for each mesh
+	REPLICATOR_SOAK=$(or $(DURATION),5m) CGO_ENABLED=0 go test -v -count=1 -timeout 120m -run 'Kill|Crash|Fault' ./integration
+
+image: ## the replicator's own container image; IMAGE names it
+	@build/image.sh
+
+# The linter comes through the module proxy and is built here, once.
+$(LINT):
+	GOBIN=$(CURDIR)/.tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv .tools/golangci-lint $@

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Runs every test and ends with the line "N passed, F failed, S skipped".
+# Packages whose tests start servers run after the others, and the meshes of integration run alone.
+set -eu
+cd "$(dirname "$0")/.."
+
+imports='{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}'
+list=$(go list -f "$imports" ./...)
+unit=$(echo "$list" | awk '$1 !~ /\/(sandbox|integration)(\/|$)/ && $0 !~ / replicator\/sandbox/ {print $1}')
+server=$(echo "$list" | awk '$1 !~ /\/integration(\/|$)/ && ($1 ~ /\/sandbox(\/|$)/ || / replicator\/sandbox/) {print $1}')
+
+race=-race
+if ! command -v "${CC:-gcc}" >/dev/null; then
+	echo "no C compiler: the tests run without the race detector"
+	race=
+fi
+[ -z "${FAIL_ON_SKIP:-}" ] || flag=-fail-on-skip
+
+mkdir -p bin
+go build -o bin/testsum ./build/testsum
+# shellcheck disable=SC2086 # lists of packages
+exec bin/testsum ${flag:-} \
+	$race -count=1 -timeout 5m -p 2 $unit -- \
+	-count=1 -timeout 8m -p 2 $server -- \
+	-count=1 -timeout 14m -p 1 -skip TestMeshRace ./integration/... -- \
+	${race:--v} -count=1 -timeout 5m -run TestMeshRace ./integration/...
