@@ -38,22 +38,38 @@ type linkFigure struct {
 }
 
 var linkFigures = []linkFigure{
-	{"replicator_link_up", "1 when the link applies changes (running or catching_up).", prometheus.GaugeValue,
-		func(l mesh.LinkStatus) *float64 { return truth(new(Applying(l.State))) }},
-	{"replicator_link_lag_seconds", "Age of the oldest transaction not yet applied; 0 when there is none.",
-		prometheus.GaugeValue, func(l mesh.LinkStatus) *float64 { return l.LagSeconds }},
-	{"replicator_link_transactions_total", "Source transactions applied since the process started.",
-		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.Transactions) }},
-	{"replicator_link_rows_total", "Row changes applied since the process started.",
-		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.Rows) }},
-	{"replicator_link_lost_rows_total", "Row changes not applied because a concurrent later change won.",
-		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.LostRows) }},
-	{"replicator_link_superseded_rows_total", "Row changes not applied because a change made on top of them came first.",
-		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.SupersededRows) }},
-	{"replicator_link_overwritten_rows_total", "Rows of the target overwritten by a concurrent later change.",
-		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.OverwrittenRows) }},
-	{"replicator_link_retries_total", "Times the link was tried again after a fault.",
-		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.Retries) }},
+	{
+		"replicator_link_up", "1 when the link applies changes (running or catching_up).", prometheus.GaugeValue,
+		func(l mesh.LinkStatus) *float64 { return truth(new(Applying(l.State))) },
+	},
+	{
+		"replicator_link_lag_seconds", "Age of the oldest transaction not yet applied; 0 when there is none.",
+		prometheus.GaugeValue, func(l mesh.LinkStatus) *float64 { return l.LagSeconds },
+	},
+	{
+		"replicator_link_transactions_total", "Source transactions applied since the process started.",
+		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.Transactions) },
+	},
+	{
+		"replicator_link_rows_total", "Row changes applied since the process started.",
+		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.Rows) },
+	},
+	{
+		"replicator_link_lost_rows_total", "Row changes not applied because a concurrent later change won.",
+		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.LostRows) },
+	},
+	{
+		"replicator_link_superseded_rows_total", "Row changes not applied because a change made on top of them came first.",
+		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.SupersededRows) },
+	},
+	{
+		"replicator_link_overwritten_rows_total", "Rows of the target overwritten by a concurrent later change.",
+		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.OverwrittenRows) },
+	},
+	{
+		"replicator_link_retries_total", "Times the link was tried again after a fault.",
+		prometheus.CounterValue, func(l mesh.LinkStatus) *float64 { return count(l.Retries) },
+	},
 }
 
 var linkStates = []mesh.LinkState{

@@ -76,13 +76,17 @@ func troubled() mesh.Status {
 			{Name: "north", Endpoint: "192.0.2.7:3306", Reachable: new(false), Error: down},
 		},
 		Links: []mesh.LinkStatus{
-			{From: "east", To: "west", State: mesh.Stopped, LagSeconds: new(37.25), Transactions: new(int64(120)),
+			{
+				From: "east", To: "west", State: mesh.Stopped, LagSeconds: new(37.25), Transactions: new(int64(120)),
 				Rows: new(int64(480)), LostRows: new(int64(0)), OverwrittenRows: new(int64(0)), SupersededRows: new(int64(0)),
-				RowsPerSecond: new(0.0), Retries: new(int64(2)), Error: definition},
-			{From: "west", To: "east", State: mesh.Running, LagSeconds: new(0.0), Seq: new(uint64(1) << 63),
+				RowsPerSecond: new(0.0), Retries: new(int64(2)), Error: definition,
+			},
+			{
+				From: "west", To: "east", State: mesh.Running, LagSeconds: new(0.0), Seq: new(uint64(1) << 63),
 				Position: new("0-1-100"), Transactions: new(int64(9007199254740993)), Rows: new(int64(9007199254740994)),
 				LostRows: new(int64(3)), OverwrittenRows: new(int64(2)), SupersededRows: new(int64(1)),
-				RowsPerSecond: new(1234.56), Retries: new(int64(0))},
+				RowsPerSecond: new(1234.56), Retries: new(int64(0)),
+			},
 			{From: "east", To: "north", State: mesh.Retrying, Retries: new(int64(7)), Error: down},
 			{From: "north", To: "east", State: mesh.Starting},
 			{From: "west", To: "north", State: mesh.Standby},

@@ -19,8 +19,10 @@ func TestStatusForPeople(t *testing.T) {
 	fromTables.Source, fromTables.Processes = "tables", nil
 	for name, s := range map[string]mesh.Status{
 		"troubled.txt": troubled(), "healthy.txt": healthy(), "many-tables.txt": many, "from-tables.txt": fromTables,
-		"nothing-known.txt": {Mesh: "shop", Time: at(0), Source: "tables", Servers: []mesh.ServerStatus{{Name: "east", Endpoint: "db:3306"}},
-			Links: []mesh.LinkStatus{{From: "east", To: "west", State: mesh.Starting}}},
+		"nothing-known.txt": {
+			Mesh: "shop", Time: at(0), Source: "tables", Servers: []mesh.ServerStatus{{Name: "east", Endpoint: "db:3306"}},
+			Links: []mesh.LinkStatus{{From: "east", To: "west", State: mesh.Starting}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
