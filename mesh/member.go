@@ -40,6 +40,7 @@ type profile struct {
 	info     server.Info
 	dialect  server.Dialect
 	identity checkpoint.Identity
+	login    server.Reader // how to reach the binlog, TLS included
 }
 
 func newMember(m *Mesh, c *config.Server) (*member, error) {
@@ -76,7 +77,11 @@ func (m *member) reach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.learn(&profile{info: info, dialect: server.NewDialect(info), identity: identity})
+	login, err := m.server.Reader(ctx)
+	if err != nil {
+		return err
+	}
+	m.learn(&profile{info: info, dialect: server.NewDialect(info), identity: identity, login: login})
 	return nil
 }
 

@@ -113,6 +113,9 @@ func (o *owner) checkTables(ctx context.Context, l *link) error {
 	if err := server.Err(append(from.Findings, to.Findings...)); err != nil {
 		return err
 	}
+	if err := server.Err(server.Together([]*server.Subject{from, to}, c)); err != nil {
+		return err
+	}
 	return server.Err(server.CheckLink(ctx, from, to))
 }
 
@@ -121,6 +124,7 @@ func (m *member) hubOptions(p *profile) canal.Options {
 	c := m.mesh.config
 	return canal.Options{
 		Name: m.config.Name, Address: m.server.Endpoint(), User: m.config.Reader.User, Password: m.config.Reader.Password,
+		TLS: p.login.TLS, Dial: p.login.Dial,
 		Flavor: p.info.Flavor, Identity: p.identity.ID, Match: c.Tables.Matches,
 		Weigher: server.NewWeigher(m.server.DB(), p.info.Flavor), Logger: m.log.Named("canal"),
 		StateDir: c.StateDir, SpoolBytes: int64(c.Apply.GroupBytes), MaxClockSkew: c.Conflict.MaxClockSkew,
