@@ -1,10 +1,19 @@
 package sandbox
 
-import "path/filepath"
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+)
 
 // Sweep is what the first server of a process does.
 func Sweep() {
 	if run, err := runFolder(); err == nil {
 		sweep(filepath.Dir(run))
 	}
+}
+
+// FetchedSysbench is Sysbench on a machine that has none.
+func (s *Server) FetchedSysbench(ctx context.Context, database, workload string, args ...string) (*exec.Cmd, error) {
+	return s.fetchedSysbench(ctx, workload, s.sysbenchArgs(database, args))
 }

@@ -73,3 +73,8 @@ func (t *Tree) Command(ctx context.Context, program string, args ...string) *exe
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
 	return cmd
 }
+
+// Library is a path below the tree's folder of libraries.
+func (t *Tree) Library(path string) string {
+	return t.Path("usr/lib", platforms[runtime.GOARCH].triplet, path)
+}
