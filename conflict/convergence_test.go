@@ -114,21 +114,22 @@ func (c *counts) add(o counts) {
 //	rule                         mean  worst
 //	no bump                       1.1      2
 //	marker does not raise         1.3      4
-//	marker without clock          1.0      1
-//	birth at zero               191.8    411
-//	join unannounced            141.2    380
+//	marker without clock          1.1      2
+//	birth at zero               144.8    389
+//	join unannounced            118.2    287
 //	begin at end                  1.2      3
 //	rebuild from end              1.1      2
 //	smallest time                 2.6      6
-//	prune early                   1.6      3
-//	applied before commit        24.2     87
+//	prune early                   1.5      3
+//	applied before commit         2.2      6
+//	heartbeat ahead               2.4      7
 //	no barrier                    1.1      2
 //	no second lookup              1.1      2
-//	no gap lock                  16.7     78
+//	no gap lock                  16.8     78
 //	group blind                   1.6      5
 //	new key only                  2.2      6
-//	manifest without noop         1.8      4
-//	manifest with lost          130.7    292
+//	manifest without noop         1.9      4
+//	manifest with lost           80.5    292
 //	manifest without context      2.4      6
 //	origin ignored                3.5     15
 //	superseded as conflict        2.4      6

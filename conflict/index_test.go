@@ -43,7 +43,13 @@ func contextOf(pairs ...int) change.Context {
 
 func always(change.Key) (bool, error) { return true, nil }
 
-func (x *index) feed(t testing.TB, stamp change.Stamp, keys ...change.Key) {
+// failer is what testing.TB and *rapid.T have in common here.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+func (x *index) feed(t failer, stamp change.Stamp, keys ...change.Key) {
 	t.Helper()
 	x.feeding.Lock()
 	defer x.feeding.Unlock()
@@ -117,22 +123,12 @@ func TestIndexEqualsMap(t *testing.T) {
 							twin[k] = stamp
 						}
 					}
-					x.feedRapid(t, stamp, keys)
+					x.feed(t, stamp, keys...)
 				}
 			}
 			x.mustEqual(t, twin, key)
 		}
 	})
-}
-
-func (x *index) feedRapid(t *rapid.T, stamp change.Stamp, keys []change.Key) {
-	n := x.slab.add(stamp)
-	defer x.slab.release(n)
-	for _, k := range keys {
-		if err := x.put(k, stamp.Version, n, always); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // sameStamp compares as the index does: a time of 0 in a context says nothing.
