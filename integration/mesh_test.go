@@ -73,6 +73,9 @@ type site struct {
 	server *sandbox.Server
 	proxy  *sandbox.Proxy
 	db     *sql.DB // root, not through the proxy
+
+	password string // that the configuration gives the program
+	own      string // "own: false" or nothing
 }
 
 // cluster is a mesh of real servers and the program that replicates between them.
@@ -95,18 +98,29 @@ var siteNames = []string{"east", "west", "north", "south"}
 // newCluster starts servers of the given flavors with an account for the program, and does not start the program.
 func newCluster(tb testing.TB, flavors ...sandbox.Flavor) *cluster {
 	tb.Helper()
-	c := &cluster{tb: tb, dir: tb.TempDir(), binary: build(tb), log: &logBuffer{}, listen: freeAddress(tb)}
-	c.sites = make([]*site, len(flavors))
-	var wg sync.WaitGroup
-	errs := make([]error, len(flavors))
+	options := make([]sandbox.Options, len(flavors))
 	for i, f := range flavors {
+		options[i].Flavor = f
+	}
+	return newClusterOf(tb, options...)
+}
+
+// newClusterOf starts servers with options of their own.
+func newClusterOf(tb testing.TB, options ...sandbox.Options) *cluster {
+	tb.Helper()
+	c := &cluster{tb: tb, dir: tb.TempDir(), binary: build(tb), log: &logBuffer{}, listen: freeAddress(tb)}
+	c.sites = make([]*site, len(options))
+	var wg sync.WaitGroup
+	errs := make([]error, len(options))
+	for i, o := range options {
+		o.Name = siteNames[i]
 		wg.Go(func() {
-			s, err := sandbox.Start(context.Background(), sandbox.Options{Flavor: f, Name: siteNames[i]})
+			s, err := sandbox.Start(context.Background(), o)
 			if err != nil {
 				errs[i] = err
 				return
 			}
-			c.sites[i] = &site{name: siteNames[i], server: s, db: s.DB()}
+			c.sites[i] = &site{name: siteNames[i], server: s, db: s.DB(), password: password}
 			errs[i] = grant(s)
 		})
 	}
@@ -163,7 +177,7 @@ func (c *cluster) configure() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mesh: test\nservers:\n")
 	for _, s := range c.sites {
-		fmt.Fprintf(&b, "  %s: {endpoints: [%q], user: replicator, password: %q}\n", s.name, s.proxy.Addr(), password)
+		fmt.Fprintf(&b, "  %s: {endpoints: [%q], user: replicator, password: %q%s}\n", s.name, s.proxy.Addr(), s.password, s.own)
 	}
 	fmt.Fprintf(&b, "state_dir: %s\nhttp: {listen: %q}\n%s", filepath.Join(c.dir, "state"), c.listen, c.extra)
 	path := filepath.Join(c.dir, "replicator.yaml")
@@ -218,6 +232,12 @@ func (c *cluster) stop() time.Duration {
 	return time.Since(began)
 }
 
+// try runs another command of the program with the configuration of the mesh.
+func (c *cluster) try(args ...string) (string, error) {
+	out, err := exec.Command(c.binary, append(args, "--config", filepath.Join(c.dir, "replicator.yaml"))...).CombinedOutput()
+	return string(out), err
+}
+
 // status asks the program.
 func (c *cluster) status() (mesh.Status, error) {
 	client := http.Client{Timeout: 2 * time.Second}
@@ -268,6 +288,28 @@ func (c *cluster) awaitLinks(patience time.Duration) {
 		}
 		return nil
 	})
+}
+
+// awaitLink waits until a link is in a state, and returns it.
+func (c *cluster) awaitLink(patience time.Duration, from, to string, want mesh.LinkState) mesh.LinkStatus {
+	c.tb.Helper()
+	var found mesh.LinkStatus
+	await(c.tb, patience, func() error {
+		s, err := c.status()
+		if err != nil {
+			return err
+		}
+		for _, l := range s.Links {
+			if l.From == from && l.To == to {
+				found = l
+			}
+		}
+		if found.State != want {
+			return fmt.Errorf("link %s-%s is %q (%+v), want %q", from, to, found.State, found.Error, want)
+		}
+		return nil
+	})
+	return found
 }
 
 // exec runs a statement on a server as an application would.
