@@ -35,7 +35,7 @@ func (p Problem) String() string {
 }
 
 // Problems is everything that is wrong in a configuration. Its text has one line for each.
-type Problems []Problem
+type Problems []Problem //nolint:errname // a list of problems is what it is everywhere, and an error only on return
 
 func (p Problems) Error() string {
 	lines := make([]string, len(p))

@@ -110,12 +110,10 @@ func classOf(number uint16, text string) fault.Class {
 
 // serverError finds what a server answered, through either client library.
 func serverError(err error) (number uint16, text string, ok bool) {
-	var a *mysql.MySQLError
-	if errors.As(err, &a) {
+	if a, is := errors.AsType[*mysql.MySQLError](err); is {
 		return a.Number, a.Message, true
 	}
-	var b *gomysql.MyError
-	if errors.As(err, &b) {
+	if b, is := errors.AsType[*gomysql.MyError](err); is {
 		return b.Code, b.Message, true
 	}
 	return 0, "", false

@@ -88,7 +88,7 @@ func Examine(ctx context.Context, s *Server, c *config.Config) *Subject {
 	if subject.Clock, err = ReadClock(ctx, s.DB()); err != nil {
 		r.failed("clock", err)
 	}
-	subject.checkPrivileges(ctx, r, c)
+	subject.checkPrivileges(ctx, r)
 	subject.logged = checkFilter(ctx, r, s.DB(), subject.Dialect)
 	checkSession(ctx, r, s.DB())
 	subject.checkReplica(ctx, r)
@@ -100,7 +100,7 @@ func Examine(ctx context.Context, s *Server, c *config.Config) *Subject {
 }
 
 // checkPrivileges looks at the grants of both accounts.
-func (s *Subject) checkPrivileges(ctx context.Context, r *report, c *config.Config) {
+func (s *Subject) checkPrivileges(ctx context.Context, r *report) {
 	var err error
 	if s.grants, err = readGrants(ctx, s.Server.DB(), s.Info); err != nil {
 		r.failed("privileges", err)
@@ -113,11 +113,11 @@ func (s *Subject) checkPrivileges(ctx context.Context, r *report, c *config.Conf
 			return
 		}
 	}
-	s.checkRole(r, ReaderRole, reader, c)
+	s.checkRole(r, ReaderRole, reader)
 	if !s.Config.Own {
 		return
 	}
-	s.checkRole(r, ApplierRole, s.grants, c)
+	s.checkRole(r, ApplierRole, s.grants)
 	if s.Replay, err = s.Dialect.CanReplay(ctx, s.Server.DB()); err != nil {
 		r.failed("replay", err)
 	}
@@ -134,7 +134,7 @@ func (s *Subject) readerGrants(ctx context.Context) (grantSet, error) {
 
 // checkRole checks what a role needs on the whole server and on the replicator's schema; those on tables are checked
 // when the tables are known.
-func (s *Subject) checkRole(r *report, role Role, g grantSet, c *config.Config) {
+func (s *Subject) checkRole(r *report, role Role, g grantSet) {
 	complete := true
 	for _, p := range s.Dialect.needed(role) {
 		object := change.TableName{}

@@ -43,7 +43,10 @@ func (r *tableReader) read(ctx context.Context) ([]*Table, error) {
 		what string
 		do   func(context.Context) error
 	}{
-		{"tables", r.readTables}, {"columns", r.readColumns}, {"keys", r.readKeys}, {"foreign keys", r.readForeignKeys},
+		{"tables", r.readTables},
+		{"columns", r.readColumns},
+		{"keys", r.readKeys},
+		{"foreign keys", r.readForeignKeys},
 		{"triggers", r.readTriggers},
 	} {
 		if err := step.do(ctx); err != nil {

@@ -138,9 +138,13 @@ func TestDisjoint(t *testing.T) {
 
 func TestNormalType(t *testing.T) {
 	for _, c := range [][3]string{
-		{"int(11)", "int", "int"}, {"int(10) unsigned", "int", "int unsigned"}, {"year(4)", "year", "year"},
-		{"varchar(20)", "varchar", "varchar(20)"}, {"enum('A','int(11)')", "enum", "enum('A','int(11)')"},
-		{"int(5) unsigned zerofill", "int", "int unsigned"}, {"decimal(10,2)", "decimal", "decimal(10,2)"},
+		{"int(11)", "int", "int"},
+		{"int(10) unsigned", "int", "int unsigned"},
+		{"year(4)", "year", "year"},
+		{"varchar(20)", "varchar", "varchar(20)"},
+		{"enum('A','int(11)')", "enum", "enum('A','int(11)')"},
+		{"int(5) unsigned zerofill", "int", "int unsigned"},
+		{"decimal(10,2)", "decimal", "decimal(10,2)"},
 	} {
 		require.Equal(t, c[2], normalType(Column{Type: c[0], DataType: c[1]}))
 	}

@@ -84,8 +84,10 @@ func alphabet() []byte {
 }
 
 func isSingleByte(charset string) bool {
-	for _, prefix := range []string{"latin", "cp125", "cp85", "cp866", "koi8", "greek", "hebrew", "ascii", "armscii8",
-		"dec8", "hp8", "swe7", "tis620", "mac", "geostd8", "keybcs2"} {
+	for _, prefix := range []string{
+		"latin", "cp125", "cp85", "cp866", "koi8", "greek", "hebrew", "ascii", "armscii8",
+		"dec8", "hp8", "swe7", "tis620", "mac", "geostd8", "keybcs2",
+	} {
 		if strings.HasPrefix(charset, prefix) {
 			return true
 		}

@@ -157,8 +157,10 @@ func TestInitAndCheck(t *testing.T) {
 
 func TestPasswordPrompt(t *testing.T) {
 	var notes bytes.Buffer
-	i := &initializer{in: strings.NewReader("first\nsecond"), errs: &notes, user: "u", passwords: map[string]string{},
-		targets: []target{{"prompt-a", "h:1"}, {"prompt-b", "h:2"}}}
+	i := &initializer{
+		in: strings.NewReader("first\nsecond"), errs: &notes, user: "u", passwords: map[string]string{},
+		targets: []target{{"prompt-a", "h:1"}, {"prompt-b", "h:2"}},
+	}
 	require.NoError(t, i.askPasswords())
 	require.Equal(t, map[string]string{"prompt-a": "first", "prompt-b": "second"}, i.passwords)
 	require.NotContains(t, notes.String(), "first")

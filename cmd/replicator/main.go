@@ -27,7 +27,7 @@ func main() {
 
 // execute runs one command line and returns its exit code.
 func execute(ctx context.Context, args []string, out, errs io.Writer) int {
-	root := newRootCommand()
+	root := newRootCommand() //nolint:contextcheck // commands take theirs from ExecuteContext
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errs)
