@@ -31,8 +31,10 @@ func TestSummary(t *testing.T) {
 {"Action":"fail","Package":"u","Elapsed":0}
 `
 	var out strings.Builder
-	s := &summary{out: &out, output: map[testName][]string{}, parents: map[testName]bool{}, failedChild: map[testName]bool{},
-		failedIn: map[string]bool{}}
+	s := &summary{
+		out: &out, output: map[testName][]string{}, parents: map[testName]bool{}, failedChild: map[testName]bool{},
+		failedIn: map[string]bool{},
+	}
 	if err := s.read(strings.NewReader(log)); err != nil {
 		t.Fatal(err)
 	}
