@@ -2,6 +2,7 @@ package imagetest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"replicator/sandbox"
@@ -145,7 +146,8 @@ func AllTypes() []Column {
 		Column{Name: "d_u", Type: "DECIMAL(12,4) UNSIGNED", Text: plainText, Values: []string{"0", "99999999.9999"}},
 		Column{Name: "f_float", Type: "FLOAT", Text: doubleText, Values: []string{"3.402823466e38", "1.175494351e-38", "16777216", "0.1", "-1.5", "0"}},
 		Column{Name: "f_double", Type: "DOUBLE", Text: plainText, Values: []string{
-			"1.7976931348623157e308", "-1.7976931348623157e308", "2.2250738585072014e-308", "0.1", "0", "9007199254740993",
+			"1.7976931348623157e308", "-1.7976931348623157e308", "2.2250738585072014e-308", "0.1", "0", "9007199254740993", "5e-324",
+			"-1.5e-320", "1e22", "123456789.123456789",
 		}},
 		Column{Name: "bit1", Type: "BIT(1)", Text: numberText, Values: []string{"0", "1"}},
 		Column{Name: "bit10", Type: "BIT(10)", Text: numberText, Values: []string{"0", "1023", "512"}},
@@ -204,6 +206,12 @@ func TypesFor(name string, flavors ...sandbox.Flavor) TypesTable {
 			t.Columns = append(t.Columns, c)
 		}
 	}
+	return t
+}
+
+// Without is the table without some columns.
+func (t TypesTable) Without(names ...string) TypesTable {
+	t.Columns = slices.DeleteFunc(slices.Clone(t.Columns), func(c Column) bool { return slices.Contains(names, c.Name) })
 	return t
 }
 
