@@ -193,7 +193,7 @@ func (d *show) act(ctx context.Context) error {
 		return fmt.Errorf("heal link %s: %w", d.result.Link, err)
 	}
 	d.say("link %s is healed", d.result.Link)
-	err = await(ctx, drainPatience, func() error {
+	err = d.stage.await(ctx, drainPatience, func() error {
 		return errors.Join(toWest.reached(ctx, west), toEast.reached(ctx, east))
 	})
 	switch {
@@ -258,7 +258,7 @@ func (d *show) settle(ctx context.Context) error {
 	d.result.Acknowledged = changes
 	d.say("load stopped: %d transactions, %d row changes acknowledged", transactions, changes)
 	began := time.Now()
-	err := await(ctx, drainPatience, func() error {
+	err := d.stage.await(ctx, drainPatience, func() error {
 		for _, s := range d.stage.sites {
 			have, _, err := s.ledger(ctx)
 			if err != nil {

@@ -21,8 +21,8 @@ import (
 	"replicator/server"
 )
 
-// errEnded says that a process ended that should run on.
-var errEnded = errors.New("the process has ended")
+// errEnded says that waiting is of no use: a process has ended that should run on, or a link needs a person.
+var errEnded = errors.New("it goes on no more")
 
 var siteNames = []string{"east", "west", "north"}
 
@@ -205,6 +205,23 @@ func (st *stage) awaitLinks(ctx context.Context) error {
 			return fmt.Errorf("%d of %d links run: %w", running, want, err)
 		}
 		return nil
+	})
+}
+
+// await tries f until it returns nil, or until something has ended for good.
+func (st *stage) await(ctx context.Context, patience time.Duration, f func() error) error {
+	return await(ctx, patience, func() error {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		links, lost := st.links(ctx)
+		for _, l := range links {
+			if l.State == mesh.Stopped && l.Error != nil {
+				lost = fmt.Errorf("link %s-%s is stopped: %s: %w", l.From, l.To, l.Error.Message, errEnded)
+			}
+		}
+		return errors.Join(err, lost)
 	})
 }
 

@@ -28,16 +28,16 @@ const (
 
 // result is one contender's time for one workload, the median of its rounds.
 type result struct {
-	flavor       sandbox.Flavor
-	version      string
-	workload     string
-	unit         string
-	count        int // units
-	contender    string
-	native       bool
-	times        []time.Duration
-	peak         []int64         // resident bytes of the replicator's process
-	startup      []time.Duration // of them, until the link ran
+	flavor    sandbox.Flavor
+	version   string
+	workload  string
+	unit      string
+	count     int // units
+	contender string
+	native    bool
+	times     []time.Duration
+	peak      []int64         // resident bytes of the replicator's process
+	startup   []time.Duration // of them, until the link ran
 }
 
 // field is one flavor's servers: a source, and a target of its own for every contender, all of them equal.
