@@ -62,24 +62,34 @@ func (h *Hub) Run(ctx context.Context, start Start, feed Feed) error {
 		return errRunning
 	}
 	defer h.running.Store(false)
-	h.mu.Lock()
-	h.ring.reset(start.Position.Clone())
-	h.mu.Unlock()
 	shared := &sharedReader{hub: h, feed: feed}
 	t := newTailer(&h.opts, h.tables, start.Clock, shared)
 	defer t.close()
 	err := follow(ctx, &h.opts, h.opts.ReplicaID, start.Position, t, h.stats.add, func() {
 		h.opts.Logger.Info("binlog reader connected", zap.String("server", h.opts.Name), zap.Stringer("position", start.Position))
-		h.setLive(true, nil)
+		h.connected(start.Position.Clone())
 	})
-	h.setLive(false, err)
+	h.disconnected(err)
 	return err
 }
 
-func (h *Hub) setLive(live bool, err error) {
+// connected begins a new ring. Until then subscriptions read what the last connection brought.
+func (h *Hub) connected(base change.GTIDSet) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.live, h.failure = live, err
+	h.ring.reset(base)
+	h.live, h.failure = true, nil
+	h.wakeAll()
+}
+
+func (h *Hub) disconnected(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.live, h.failure = false, err
+	h.wakeAll()
+}
+
+func (h *Hub) wakeAll() {
 	for s := range h.subs {
 		signal(s.wake)
 	}

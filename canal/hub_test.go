@@ -43,10 +43,10 @@ func (q *sequence) take(tb testing.TB, n int) {
 	if q.seen == nil {
 		q.seen = map[change.GTID]bool{}
 	}
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
 	for n > 0 {
-		ctx, cancel := context.WithTimeout(tb.Context(), patience)
 		tx, err := q.sub.Next(ctx)
-		cancel()
 		if f, ok := fault.As(err); ok && f.Class.Transient() {
 			continue
 		}
