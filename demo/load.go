@@ -20,7 +20,7 @@ const (
 	sharedRows = 50
 
 	clientsPerServer = 3
-	clientPace       = 10 * time.Millisecond // between the starts of a client's transactions
+	clientPace       = 20 * time.Millisecond // between the starts of a client's transactions
 	sharedPace       = 250 * time.Millisecond
 	keepItems        = 400 // rows of a client, from which on it also deletes
 )
