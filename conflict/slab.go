@@ -205,8 +205,10 @@ func (s *slab) version(n uint32) change.Version {
 // again, so that the set stays right.
 func (s *slab) stable(upTo func(change.ServerID) change.Time) []uint64 {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.fresh = true
+	s.mu.Unlock()
+	s.mu.RLock() // lookups go on
+	defer s.mu.RUnlock()
 	marks := make([]change.Time, len(s.origins))
 	for o, id := range s.origins {
 		marks[o] = upTo(id)
