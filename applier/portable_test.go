@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -317,4 +318,29 @@ func TestGeneratedKey(t *testing.T) {
 func connOf(t *testing.T, s *sandbox.Server) *sql.Conn {
 	conn, _, _ := applySession(t, s)
 	return conn
+}
+
+// TestNegativeZero: MySQL keeps the sign of zero, and only a parameter carries it.
+func TestNegativeZero(t *testing.T) {
+	source := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MySQL97})
+	target := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MariaDB118})
+	create := []string{"CREATE DATABASE IF NOT EXISTS w", "DROP TABLE IF EXISTS w.z", "CREATE TABLE w.z (d DOUBLE, f FLOAT, id INT PRIMARY KEY)"}
+	imagetest.Exec(t, source, create...)
+	imagetest.Exec(t, target, create...)
+	log := imagetest.Capture(t, source, func() {
+		zero := math.Copysign(0, -1)
+		if _, err := source.DB().ExecContext(t.Context(), "INSERT INTO w.z VALUES (?, ?, 1)", zero, zero); err != nil {
+			t.Fatal(err)
+		}
+	})
+	want := fmt.Sprint(contents(t, source, "SELECT d, f FROM w.z"))
+	imagetest.Exec(t, source, create...)
+	for _, s := range []*sandbox.Server{source, target} {
+		if err := apply(t, s, log, Portable, s == target); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(contents(t, s, "SELECT d, f FROM w.z")); got != want || got != "[[-0 -0]]" {
+			t.Errorf("%s: %s, want %s", s.Name(), got, want)
+		}
+	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // applySession is a session as the applier has it.
-func applySession(t *testing.T, s *sandbox.Server) (*sql.Conn, server.Dialect, server.Info) {
+func applySession(t testing.TB, s *sandbox.Server) (*sql.Conn, server.Dialect, server.Info) {
 	t.Helper()
 	ctx := t.Context()
 	conn, err := s.DB().Conn(ctx)
@@ -54,7 +54,7 @@ func targetTables(conn *sql.Conn) tableFinder {
 }
 
 // apply carries a log out through one of the two writers, in one transaction.
-func apply(t *testing.T, target *sandbox.Server, log imagetest.Log, path string, mixed bool) error {
+func apply(t testing.TB, target *sandbox.Server, log imagetest.Log, path string, mixed bool) error {
 	t.Helper()
 	ctx := t.Context()
 	conn, dialect, _ := applySession(t, target)
