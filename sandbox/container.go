@@ -96,7 +96,7 @@ func (h *containerHost) start(ctx context.Context) error {
 		defer close(done)
 		select {
 		case <-wait.Result:
-		case <-wait.Error:
+		case <-wait.Error: //nolint:errcheck // an engine that lost the container has ended it too
 		}
 	}()
 	return nil

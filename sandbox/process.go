@@ -135,6 +135,7 @@ func (h *processHost) start(context.Context) error {
 		args = append(args, "--init-file="+h.init)
 	}
 	// The process outlives the call, so that it is not tied to the call's context.
+	//nolint:contextcheck // see above
 	cmd := h.installation.command(context.Background(), append(args, h.args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = h.dir, log, log
 	h.process, err = launch(cmd)

@@ -266,8 +266,8 @@ func (s *Server) Resume() error { return s.act("resume", s.host.resume) }
 
 // Restart starts the server again on its port and data, after a Stop or Kill, or stops it first.
 func (s *Server) Restart(ctx context.Context) error {
-	if err := s.Stop(); err != nil {
-		return err
+	if err := s.host.stop(ctx); err != nil {
+		return fmt.Errorf("restart server %s: %w", s.name, err)
 	}
 	if err := s.begin(ctx); err != nil {
 		return fmt.Errorf("restart server %s: %w", s.name, err)

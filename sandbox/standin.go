@@ -36,8 +36,7 @@ var clientPackages = map[Flavor]string{
 // standInVersion changes when what is built does.
 func standInVersion() string {
 	h := fnv.New32a()
-	h.Write(entrypoint)
-	fmt.Fprint(h, imageTools, clientPackages, slices.Sorted(maps.Keys(additions())))
+	_, _ = fmt.Fprint(h, string(entrypoint), imageTools, clientPackages, slices.Sorted(maps.Keys(additions())))
 	return fmt.Sprintf("%08x", h.Sum32())
 }
 

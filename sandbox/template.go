@@ -45,7 +45,7 @@ func (i installation) stamp() (string, error) {
 		return "", err
 	}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "1 %s %d %d", path, info.Size(), info.ModTime().UnixNano())
+	_, _ = fmt.Fprintf(h, "1 %s %d %d", path, info.Size(), info.ModTime().UnixNano())
 	return fmt.Sprintf("%016x", h.Sum64()), nil
 }
 

@@ -28,7 +28,7 @@ func main() {
 	s := &summary{out: os.Stdout}
 	for run := range splitRuns(args) {
 		if err := s.goTest(run); err != nil {
-			fmt.Fprintln(s.out, "go test:", err)
+			s.print("go test: %v\n", err)
 			s.failed++
 		}
 	}
@@ -77,6 +77,10 @@ type summary struct {
 	failedIn       map[string]bool // packages
 }
 
+func (s *summary) print(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.out, format, args...) // there is nowhere else to complain
+}
+
 func (s *summary) goTest(args []string) error {
 	s.output, s.parents, s.failedChild = map[testName][]string{}, map[testName]bool{}, map[testName]bool{}
 	s.failedIn = map[string]bool{}
@@ -108,7 +112,7 @@ func (s *summary) read(r io.Reader) error {
 			if json.Unmarshal(line, &e) == nil {
 				s.take(e)
 			} else {
-				fmt.Fprintf(s.out, "%s", line)
+				s.print("%s", line)
 			}
 		}
 		if errors.Is(err, io.EOF) {
@@ -154,7 +158,7 @@ func (s *summary) endTest(e event) {
 		}
 		s.failed++
 		s.failedIn[e.Package] = true
-		fmt.Fprintf(s.out, "FAIL %s %s\n%s", e.Package, e.Test, indent(s.output[name]))
+		s.print("FAIL %s %s\n%s", e.Package, e.Test, indent(s.output[name]))
 	case e.Action == "skip":
 		s.skipped = append(s.skipped, fmt.Sprintf("%s %s: %s", e.Package, e.Test, reason(s.output[name])))
 	case !s.parents[name]:
@@ -166,14 +170,14 @@ func (s *summary) endPackage(e event) {
 	switch e.Action {
 	case "skip": // no test files
 	case "pass":
-		fmt.Fprintf(s.out, "ok   %-34s %7.1f s\n", e.Package, e.Elapsed)
+		s.print("ok   %-34s %7.1f s\n", e.Package, e.Elapsed)
 	default:
-		fmt.Fprintf(s.out, "FAIL %-34s %7.1f s\n", e.Package, e.Elapsed)
+		s.print("FAIL %-34s %7.1f s\n", e.Package, e.Elapsed)
 		text := slices.Concat(s.output[testName{e.FailedBuild, ""}], s.output[testName{e.Package, ""}])
 		// A package can fail by itself: it does not build, panics, is out of time, or says so in TestMain.
 		if s.interrupted(e.Package) || !s.failedIn[e.Package] {
 			s.failed++
-			fmt.Fprint(s.out, indent(text))
+			s.print("%s", indent(text))
 		}
 	}
 }
@@ -185,7 +189,7 @@ func (s *summary) interrupted(pkg string) bool {
 	for name, text := range s.output {
 		if name.pkg == pkg && name.test != "" {
 			found = true
-			fmt.Fprintf(s.out, "FAIL %s %s did not end\n%s", pkg, name.test, indent(text))
+			s.print("FAIL %s %s did not end\n%s", pkg, name.test, indent(text))
 		}
 	}
 	return found
@@ -193,9 +197,9 @@ func (s *summary) interrupted(pkg string) bool {
 
 func (s *summary) finish() {
 	for _, line := range s.skipped {
-		fmt.Fprintln(s.out, "skip", line)
+		s.print("skip %s\n", line)
 	}
-	fmt.Fprintf(s.out, "%d passed, %d failed, %d skipped\n", s.passed, s.failed, len(s.skipped))
+	s.print("%d passed, %d failed, %d skipped\n", s.passed, s.failed, len(s.skipped))
 }
 
 // reason is what a test printed when it skipped.

@@ -52,16 +52,23 @@ func Lock(ctx context.Context, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	got := make(chan error, 1)
-	go func() { got <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }()
+	var refused error
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		refused = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+	}()
 	select {
-	case err := <-got:
-		if err != nil {
-			return nil, errors.Join(err, f.Close())
+	case <-answered:
+		if refused != nil {
+			return nil, errors.Join(refused, f.Close())
 		}
 		return f, nil
 	case <-ctx.Done():
-		go func() { <-got; f.Close() }()
+		go func() { // the lock may come yet: closing the file gives it back
+			<-answered
+			f.Close()
+		}()
 		return nil, ctx.Err()
 	}
 }
