@@ -3,6 +3,8 @@ package config
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"replicator/change"
+	"replicator/fault"
 )
 
 const minimal = `
@@ -189,6 +192,50 @@ func TestPatterns(t *testing.T) {
 	for _, bad := range []string{"", "a", ".", "a.", ".b", "a.b.c", "`a.b", "``.a", "a`.b", "`a`b.c"} {
 		_, err := parsePattern(bad)
 		require.Error(t, err, bad)
+	}
+}
+
+func TestPasswordFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	a := Account{PasswordFile: file}
+	_, err := a.Password()
+	require.Error(t, err)
+	for text, want := range map[string]string{"x\n": "x", "x\r\n": "x", " x ": " x ", "": "", "\n": ""} {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		got, err := a.Password()
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	require.NoError(t, os.WriteFile(file, []byte("two\nlines\n"), 0o600))
+	_, err = a.Password()
+	require.ErrorContains(t, err, "more than one line")
+	require.NotContains(t, err.Error(), "two")
+}
+
+func TestStateDir(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, PrepareStateDir(filepath.Join(dir, "a", "b")))
+	left, err := os.ReadDir(filepath.Join(dir, "a", "b"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	f, ok := fault.As(PrepareStateDir(filepath.Join(dir, "file", "b")))
+	require.True(t, ok)
+	require.Equal(t, fault.Configuration, f.Class)
+	require.NotEmpty(t, f.Remedy)
+}
+
+func TestListen(t *testing.T) {
+	const hash = "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+	for listen, safe := range map[string]bool{
+		"": true, "127.0.0.1:80": true, "localhost:80": true, "[::1]:80": true, "127.9.9.9:0": true,
+		":80": false, "0.0.0.0:80": false, "[::]:80": false, "db:80": false, "10.0.0.1:80": false,
+	} {
+		text := minimal + "http: {listen: '" + listen + "'"
+		_, err := Parse([]byte(text+"}"), env("WEST", "x"))
+		require.Equal(t, safe, err == nil, listen)
+		_, err = Parse([]byte(text+", username: u, password_hash: "+hash+"}"), env("WEST", "x"))
+		require.NoError(t, err, listen)
 	}
 }
 

@@ -104,8 +104,12 @@ func (d mysqlDialect) retention() time.Duration {
 	return seconds(d.info, "binlog_expire_logs_seconds")
 }
 
-func (mysqlDialect) replicates(ctx context.Context, q Querier) (bool, error) {
-	row, err := firstRow(ctx, q, "SHOW REPLICA STATUS")
+func (d mysqlDialect) replicates(ctx context.Context, q Querier) (bool, error) {
+	statement := "SHOW REPLICA STATUS"
+	if !d.info.Release.AtLeast(8, 0, 22) {
+		statement = "SHOW SLAVE STATUS"
+	}
+	row, err := firstRow(ctx, q, statement)
 	if err != nil {
 		return false, Fault(err, "ask whether the server is a replica")
 	}
