@@ -87,3 +87,17 @@ func NewestTime(ctx context.Context, q Querier) (change.Time, error) {
 	}
 	return newest, rows.Err()
 }
+
+// BeatAge is how long ago an owner wrote the heartbeat of a server, by the server's clock; found is false before the first.
+func BeatAge(ctx context.Context, q Querier) (age time.Duration, found bool, err error) {
+	var seconds float64
+	row := q.QueryRowContext(ctx, "SELECT TIMESTAMPDIFF(MICROSECOND, beat_at, UTC_TIMESTAMP(6)) / 1e6 FROM replicator.heartbeat WHERE singleton = 1")
+	err = row.Scan(&seconds)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read the heartbeat: %w", err)
+	}
+	return time.Duration(seconds * float64(time.Second)), true, nil
+}

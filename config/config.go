@@ -116,7 +116,7 @@ type Conflict struct {
 	Policy       string        `yaml:"policy"`
 	Priority     []string      `yaml:"priority"`
 	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
-	IndexLimit   int           `yaml:"index_limit"` // entries in memory, for each target
+	IndexLimit   int           `yaml:"index_limit"` // entries in memory, over all targets of the process
 	ChangeLog    *ChangeLog    `yaml:"change_log"`
 	Users        *Users        `yaml:"users"`
 }

@@ -32,7 +32,7 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	news := m.news()
 	m.meet(ctx)
 	topology, strangers := m.topology()
-	limits := conflict.Limits{Entries: m.config.Conflict.IndexLimit}
+	limits := conflict.Limits{Entries: max(1, m.config.Conflict.IndexLimit/m.owned())}
 	store, err := spill.Open(filepath.Join(m.config.StateDir, "index-"+x.config.Name))
 	if err != nil {
 		return fault.Wrap(err, fault.Configuration, "make state_dir writable, or name another", "open the spill of the change index")
@@ -75,6 +75,17 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 		return nil
 	}
 	return err
+}
+
+// owned is how many targets this process owns: they share what memory the change index may take.
+func (m *Mesh) owned() int {
+	n := 0
+	for _, x := range m.members {
+		if x.config.Own {
+			n++
+		}
+	}
+	return max(1, n)
 }
 
 // meet waits a moment until every server is known.

@@ -40,10 +40,13 @@ type witness struct {
 	server   *server.Server
 	identity *checkpoint.Identity
 	status   ServerStatus
-	now      time.Time
+	owned    bool // an owner wrote its heartbeat just now
 }
 
-const witnessTimeout = 3 * time.Second
+const (
+	witnessTimeout = 3 * time.Second
+	witnessBeats   = 4 // heartbeats that may be missing while an owner still counts as living
+)
 
 func newWitness(ctx context.Context, c *config.Server) (*witness, error) {
 	s, err := server.Open(c, server.Options{Connections: 2, Timeout: witnessTimeout})
@@ -78,18 +81,19 @@ func (w *witness) ask(ctx context.Context) error {
 	}
 	skew := clock.Ahead.Seconds()
 	w.status.ClockSkewSeconds = &skew
-	w.now = time.Now().Add(clock.Ahead)
 	identity, found, err := checkpoint.LoadIdentity(ctx, w.server.DB(), info.Flavor)
 	if err != nil || !found {
 		return err
 	}
 	id := identity.ID.String()
 	w.identity, w.status.ID = &identity, &id
-	return nil
+	age, found, err := checkpoint.BeatAge(ctx, w.server.DB())
+	w.owned = found && age < witnessBeats*upkeepEvery
+	return err
 }
 
-// linkFromTables reads the newest marker: how far the target has the source, and how long ago that was written. Markers
-// are at most a progress interval apart while a process applies.
+// linkFromTables reads the newest marker: how far the target has the source, and who wrote that. Whether an owner lives
+// shows in its heartbeat.
 func linkFromTables(ctx context.Context, l config.Link, from, to *witness) LinkStatus {
 	s := LinkStatus{From: l.From, To: l.To, State: Stopped, Error: &Fault{
 		Class: "no_process", Message: "no process applies " + l.From + " to " + l.To,
@@ -107,7 +111,7 @@ func linkFromTables(ctx context.Context, l config.Link, from, to *witness) LinkS
 	position := state.Position.String()
 	s.Position, s.Seq = &position, &state.Seq
 	s.Error.Since = Timestamp(state.Applied)
-	if to.now.Sub(state.Applied) <= 3*progressEvery {
+	if to.owned {
 		owner := hex.EncodeToString(state.Owner[:4])
 		to.status.Owner = &owner
 		s.State, s.Error = Running, nil
