@@ -1,7 +1,6 @@
 package canal
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -170,7 +169,7 @@ func capture(b *testing.B, o Options, start change.GTIDSet) []event {
 	defer stop()
 	var events []event
 	for commits := 0; commits < benchTransactions; {
-		batch, err := d.events.take(context.Background(), nil, nil)
+		batch, err := d.events.take(b.Context(), nil, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

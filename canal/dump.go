@@ -97,7 +97,7 @@ func (d *dump) start(ctx context.Context, replicaID uint32, position change.GTID
 	}
 	go func() {
 		defer close(finished)
-		_, err := streamer.GetEvent(context.Background()) // no event ever comes this way: only the end of the stream
+		_, err := streamer.GetEvent(context.WithoutCancel(ctx)) // no event ever comes this way: only the end of the stream
 		d.events.fail(err)
 	}()
 	return func() {

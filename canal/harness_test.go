@@ -190,7 +190,7 @@ func (s *source) end(tb testing.TB) change.FilePosition {
 	}
 	into[0], into[1] = &p.File, &p.Offset
 	if !rows.Next() {
-		tb.Fatal("the server says nothing of its binlog")
+		tb.Fatalf("the server says nothing of its binlog: %v", rows.Err())
 	}
 	if err := rows.Scan(into...); err != nil {
 		tb.Fatal(err)

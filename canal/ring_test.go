@@ -1,6 +1,7 @@
 package canal
 
 import (
+	"errors"
 	"testing"
 
 	"replicator/change"
@@ -93,13 +94,13 @@ func TestQueueIsBounded(t *testing.T) {
 	if got, err = q.take(t.Context(), got, nil); err != nil || len(got) != 1 || got[0] != 9 {
 		t.Fatalf("what was put before the failure: %v, %v", got, err)
 	}
-	if _, err = q.take(t.Context(), nil, nil); err != errEnough {
+	if _, err = q.take(t.Context(), nil, nil); !errors.Is(err, errEnough) {
 		t.Fatalf("behind it: %v", err)
 	}
 	_ = q.put(1, 100)
 	go func() { put <- q.put(2, 100) }()
 	q.close()
-	if err := <-put; err != errClosed {
+	if err := <-put; !errors.Is(err, errClosed) {
 		t.Errorf("a closed queue: %v", err)
 	}
 }

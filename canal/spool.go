@@ -3,6 +3,7 @@ package canal
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -155,7 +156,7 @@ func (s *spool) Each(f func(*change.RowsEvent) error) error {
 	var head [recordHead]byte
 	var ev change.RowsEvent
 	for {
-		if _, err := io.ReadFull(in, head[:]); err == io.EOF {
+		if _, err := io.ReadFull(in, head[:]); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("read a spooled transaction: %w", err)

@@ -144,7 +144,7 @@ func (s *Subscription) await(ctx context.Context) error {
 	case <-s.wake:
 		return nil
 	case <-timer.C:
-		s.openPrivate()
+		s.openPrivate(ctx)
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -153,7 +153,7 @@ func (s *Subscription) await(ctx context.Context) error {
 
 func (s *Subscription) fromPrivate(ctx context.Context) (*change.Transaction, error) {
 	if s.private == nil {
-		s.openPrivate()
+		s.openPrivate(ctx)
 	}
 	tx, err := s.private.next(ctx, s.wake)
 	if err != nil && ctx.Err() == nil {
@@ -164,10 +164,10 @@ func (s *Subscription) fromPrivate(ctx context.Context) (*change.Transaction, er
 	return tx, err
 }
 
-func (s *Subscription) openPrivate() {
+func (s *Subscription) openPrivate(ctx context.Context) {
 	s.hub.opts.Logger.Info("a link reads through a connection of its own", zap.String("server", s.hub.opts.Name),
 		zap.Stringer("position", s.position.Position))
-	p := s.newPrivateReader()
+	p := s.newPrivateReader(ctx)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
 	s.private = p
@@ -220,10 +220,10 @@ type privateReader struct {
 // privateShare is how much memory the transactions of a private reader take, of a ring's.
 const privateShare = 4
 
-func (s *Subscription) newPrivateReader() *privateReader {
+func (s *Subscription) newPrivateReader(ctx context.Context) *privateReader {
 	h, start := s.hub, s.position.clone()
 	// It lives until the subscription drops it, not as long as the call of Next that needed it.
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &privateReader{txs: newQueue[*change.Transaction](h.opts.RingBytes / privateShare), cancel: cancel}
 	stop := context.AfterFunc(ctx, p.txs.close)
 	s.readers.Go(func() {
