@@ -51,11 +51,13 @@ func explainFatal(o *Options, err *mysql.MyError) error {
 	case strings.Contains(text, "more gtids than"), strings.Contains(text, "not in the master's binlog"),
 		strings.Contains(text, "not in the source's binlog"):
 		return fault.Wrap(err, fault.Purged,
-			"the server was restored or lost transactions: make it equal again with replicator resync table, or replicator clone",
+			"the server was restored or lost transactions: make it equal again with replicator resync table or replicator "+
+				"clone; before a version has them: docs/operations.md, Starting over",
 			"%s no longer has transactions that were already applied", o.Name)
 	}
 	return fault.Wrap(err, fault.Purged,
-		"what is missing cannot be had from the binlog any more: copy the tables again with replicator resync table, or "+
-			"replicator clone; and keep binlogs longer than an outage may last (binlog_expire_logs_seconds)",
+		"what is missing cannot be had from the binlog any more: copy the tables again with replicator resync table or "+
+			"replicator clone (before a version has them: docs/operations.md, Starting over); and keep binlogs longer than "+
+			"an outage may last (binlog_expire_logs_seconds)",
 		"%s has purged the binlog that is needed", o.Name)
 }

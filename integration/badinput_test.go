@@ -169,6 +169,15 @@ func TestPurgedBinlogStopsItsSource(t *testing.T) {
 			c.expectLinkFault("north", "east", mesh.Stopped, "binlog_purged", "north", "replicator")
 			c.expectLinkFault("north", "west", mesh.Stopped, "binlog_purged", "north", "replicator")
 			c.expectOthersGoOn()
+
+			// What docs/operations.md says under "Starting over".
+			c.stop()
+			c.everywhere("DELETE FROM app.t", "DROP DATABASE replicator")
+			c.start()
+			c.awaitLinks(60 * time.Second)
+			north.exec(t, "INSERT INTO app.t VALUES (9, 'anew')")
+			await(t, 20*time.Second, func() error { return c.sites[0].has("app.t", 9) })
+			c.awaitEqual(20*time.Second, "app.t")
 		})
 	}
 }
