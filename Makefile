@@ -1,4 +1,4 @@
-# Everything here needs Go, make and the package manager only. CONTRIBUTORS: `make check test` is what CI runs.
+# Everything here needs Go, make and the package manager only; `image` needs Docker.
 GOLANGCI_VERSION := v2.15.0
 LINT             := .tools/golangci-lint-$(GOLANGCI_VERSION)
 
@@ -20,14 +20,14 @@ check: $(LINT) ## format, lint, vet, go.mod
 format: $(LINT)
 	$(LINT) fmt
 
-bench: ## throughput against the servers' own replication; writes docs/benchmarks.md
-	@go run ./integration/bench -out docs/benchmarks.md $(ARGS)
+bench: ## speed beside the servers' own replication; ARGS, see integration/bench
+	@CGO_ENABLED=0 go run ./integration/bench $(ARGS)
 
 soak: ## convergence under faults, DURATION for each mesh
-	REPLICATOR_SOAK=$(or $(DURATION),5m) CGO_ENABLED=0 go test -v -count=1 -timeout 120m -run 'TestConverges' ./integration
+	REPLICATOR_SOAK=$(or $(DURATION),5m) go test -v -count=1 -timeout 120m -run TestConvergesUnderFaults ./integration
 
-chaos: ## the process killed again and again, DURATION for each mesh
-	REPLICATOR_SOAK=$(or $(DURATION),5m) CGO_ENABLED=0 go test -v -count=1 -timeout 120m -run 'Kill|Crash|Fault' ./integration
+chaos: ## servers and the process killed, COUNT times
+	go test -v -count=$(or $(COUNT),10) -timeout 120m -run 'TestServersAreKilled|TestConvergesUnderFaults' ./integration
 
 image: ## the replicator's own container image; IMAGE names it
 	@build/image.sh

@@ -21,6 +21,6 @@ go build -o bin/testsum ./build/testsum
 # shellcheck disable=SC2086 # lists of packages
 exec bin/testsum ${flag:-} \
 	$race -count=1 -timeout 5m -p 2 $unit -- \
-	-count=1 -timeout 8m -p 2 $server -- \
+	-count=1 -timeout 12m -p 2 $server -- \
 	-count=1 -timeout 14m -p 1 -skip TestMeshRace ./integration/... -- \
 	${race:--v} -count=1 -timeout 5m -run TestMeshRace ./integration/...
