@@ -144,6 +144,9 @@ func planColumn(s *change.Column, t *server.Column, mixed bool) (c columnPlan, w
 			return c, "a geometry does not fit into " + t.Type
 		}
 		return c, ""
+	case isOldTemporal(s.Type):
+		return c, "its dates and times are in a format older than MySQL 5.6 and MariaDB 10.1: rebuild the table on the " +
+			"source with ALTER TABLE … FORCE"
 	case s.Type == mysql.MYSQL_TYPE_VECTOR:
 		if k.base != "vector" {
 			return c, "a vector does not fit into " + t.Type
@@ -198,16 +201,21 @@ func fitsNumber(s *change.Column, k sqlType) bool {
 	return false
 }
 
+// isOldTemporal names types whose fractions a binlog does not describe.
+func isOldTemporal(kind byte) bool {
+	return kind == mysql.MYSQL_TYPE_TIME || kind == mysql.MYSQL_TYPE_DATETIME || kind == mysql.MYSQL_TYPE_TIMESTAMP
+}
+
 func fitsTemporal(s *change.Column, k sqlType) bool {
 	var base string
 	switch s.Type {
 	case mysql.MYSQL_TYPE_DATE, mysql.MYSQL_TYPE_NEWDATE:
 		return k.base == "date"
-	case mysql.MYSQL_TYPE_TIME, mysql.MYSQL_TYPE_TIME2:
+	case mysql.MYSQL_TYPE_TIME2:
 		base = "time"
-	case mysql.MYSQL_TYPE_DATETIME, mysql.MYSQL_TYPE_DATETIME2:
+	case mysql.MYSQL_TYPE_DATETIME2:
 		base = "datetime"
-	case mysql.MYSQL_TYPE_TIMESTAMP, mysql.MYSQL_TYPE_TIMESTAMP2:
+	case mysql.MYSQL_TYPE_TIMESTAMP2:
 		base = "timestamp"
 	default:
 		return false

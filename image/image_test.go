@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"time"
 
 	"replicator/change"
 	"replicator/fault"
@@ -192,6 +194,29 @@ func TestAppendDouble(t *testing.T) {
 	}
 }
 
+// TestLayoutsAreForgotten: what is remembered of a table goes with it.
+func TestLayoutsAreForgotten(t *testing.T) {
+	count := func() (n int) {
+		layouts.Range(func(any, any) bool { n++; return true })
+		return n
+	}
+	runtime.GC()
+	before := count()
+	for range 100 {
+		ev := sbtestEvent(t, 1)
+		if err := Split(ev, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for count() > before+10 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d layouts, %d before", count(), before)
+		}
+		runtime.GC()
+	}
+}
+
 func BenchmarkSplit(b *testing.B) {
 	const rows = 40 // about one event of 8 KiB each way
 	ev := sbtestEvent(b, rows)
@@ -322,7 +347,7 @@ func FuzzImage(f *testing.F) {
 	for range 20 {
 		b := make([]byte, 1000)
 		for i := range b {
-			b[i] = byte(r.UintN(256)) & byte(r.UintN(256)) & byte(r.UintN(256))
+			b[i] = byte(r.UintN(256) >> r.UintN(8))
 		}
 		clear(b[:l.nulls])
 		f.Add(b)

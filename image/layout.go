@@ -25,7 +25,6 @@ type step struct {
 
 // layout is what measuring and keying need to know of a table, worked out once.
 type layout struct {
-	table    *change.Table
 	nulls    int  // bytes of the null bitmap
 	lastMask byte // the bits of its last byte that belong to columns; the others are set at random
 	widths   []width
@@ -34,7 +33,7 @@ type layout struct {
 }
 
 // layouts holds one layout per table for as long as the table is in use.
-var layouts sync.Map // weak.Pointer[change.Table] → *layout without table
+var layouts sync.Map // weak.Pointer[change.Table] → *layout
 
 func layoutOf(t *change.Table) (*layout, error) {
 	ref := weak.Make(t)

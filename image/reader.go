@@ -77,8 +77,8 @@ func (r *reader) packedAll() []uint64 {
 // littleEndian reads an unsigned integer of up to eight bytes.
 func littleEndian(b []byte) uint64 {
 	var v uint64
-	for i := len(b) - 1; i >= 0; i-- {
-		v = v<<8 | uint64(b[i])
+	for i, c := range b {
+		v |= uint64(c) << (8 * i)
 	}
 	return v
 }

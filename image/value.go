@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"replicator/change"
 	"replicator/fault"
@@ -112,7 +113,7 @@ func decodeText(c *change.Column, b []byte) (Value, error) {
 		return Value{Kind: Text, Bytes: b}, nil
 	}
 	if n := charLength(c.Meta); c.Type == typeString && len(b) < n {
-		b = append(b[:len(b):len(b)], make([]byte, n-len(b))...) // the log leaves trailing zeros out
+		b = append(slices.Clip(b), make([]byte, n-len(b))...) // the log leaves trailing zeros out
 	}
 	return Value{Kind: Binary, Bytes: b}, nil
 }
