@@ -32,8 +32,8 @@ func writeOnly(b *testing.B, s *sandbox.Server) {
 	exec("CREATE DATABASE bench")
 	exec(`CREATE TABLE bench.sbtest1 (id INT NOT NULL AUTO_INCREMENT, k INT NOT NULL DEFAULT 0, c CHAR(120) NOT NULL DEFAULT '',
  pad CHAR(60) NOT NULL DEFAULT '', PRIMARY KEY (id), KEY k_1 (k))`)
-	exec(fmt.Sprintf(`INSERT INTO bench.sbtest1 (k, c, pad) WITH RECURSIVE n AS (SELECT 1 AS a UNION ALL SELECT a+1 FROM n WHERE a<1000)
- SELECT a, REPEAT('c',120), REPEAT('p',60) FROM n`))
+	exec(`INSERT INTO bench.sbtest1 (k, c, pad) WITH RECURSIVE n AS (SELECT 1 AS a UNION ALL SELECT a+1 FROM n WHERE a<1000)
+ SELECT a, REPEAT('c',120), REPEAT('p',60) FROM n`)
 	for range benchRows/1000 - 1 {
 		exec("INSERT INTO bench.sbtest1 (k, c, pad) SELECT k, c, pad FROM bench.sbtest1 LIMIT 1000")
 	}

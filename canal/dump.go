@@ -236,13 +236,12 @@ func (d *dump) explain(ctx context.Context, err error) error {
 	if _, isFault := fault.As(err); isFault {
 		return err
 	}
-	var server *mysql.MyError
-	if errors.As(err, &server) {
+	if server, ok := errors.AsType[*mysql.MyError](err); ok {
 		return explainServer(o, server, d.greeted)
 	}
-	var certificate *tls.CertificateVerificationError
+	_, distrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	switch text := err.Error(); {
-	case errors.As(err, &certificate), strings.Contains(text, "does not support TLS"):
+	case distrusted, strings.Contains(text, "does not support TLS"):
 		return fault.Wrap(err, fault.Configuration, "correct tls.mode and tls.ca, or the server's certificate",
 			"no trusted connection to %s (%s)", o.Name, o.Address)
 	case errors.Is(err, replication.ErrChecksumMismatch), strings.Contains(text, "checksum mismatch"):

@@ -25,13 +25,6 @@ const (
 	maxEvent = 1 << 30
 )
 
-// Types that the binlog library has no name for.
-const (
-	mariadbWriteCompressed2  replication.EventType = 169
-	mariadbUpdateCompressed2 replication.EventType = 170
-	mariadbDeleteCompressed2 replication.EventType = 171
-)
-
 var errCut = errors.New("the event is cut short")
 
 // event is one raw event.

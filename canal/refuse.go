@@ -76,9 +76,10 @@ func (t *tailer) refuseKind(kind replication.EventType) error {
 		replication.EXEC_LOAD_EVENT:
 		return t.refuse("set binlog_format=ROW on the server, end the sessions that still use another format, "+copyAgain,
 			"rows were changed by a statement that is logged as text (%s event)", kind)
+	default:
+		return t.refuse("update replicator; if that does not help, find the statement with mysqlbinlog, avoid its kind "+copyAgain,
+			"an event of type %d (%s) is not known", kind, kind)
 	}
-	return t.refuse("update replicator; if that does not help, find the statement with mysqlbinlog, avoid its kind "+copyAgain,
-		"an event of type %d (%s) is not known", kind, kind)
 }
 
 const abridged = 200

@@ -90,6 +90,7 @@ func (t *tailer) split(e event, m *mapped) (*change.RowsEvent, error) {
 			return nil, t.malformed(err)
 		}
 		e = plain
+	default: // as it stands
 	}
 	if m.tableID != m.id {
 		putTableID(e, m.tableID)
@@ -106,8 +107,9 @@ func isInsert(kind replication.EventType) bool {
 	switch kind {
 	case replication.WRITE_ROWS_EVENTv1, replication.WRITE_ROWS_EVENTv2, replication.MARIADB_WRITE_ROWS_COMPRESSED_EVENT_V1:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // markers reads the marker rows of a replicated transaction. The trimming of old ones, in the same transaction, is not

@@ -159,7 +159,13 @@ func TestWiden(t *testing.T) {
 
 func TestPayloadThatIsDamagedIsRefused(t *testing.T) {
 	for _, body := range [][]byte{
-		nil, {0}, {2, 1, 7, 0}, {2, 9, 0}, {2, 1, 0, 3, 1, 200, 0, 1, 2, 3}, {0xfc}, {2, 1, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 1},
+		nil,
+		{0},
+		{2, 1, 7, 0},
+		{2, 9, 0},
+		{2, 1, 0, 3, 1, 200, 0, 1, 2, 3},
+		{0xfc},
+		{2, 1, 0, 0, 0x28, 0xb5, 0x2f, 0xfd, 1},
 		{2, 3, 0xfc, 0xff, 0, 0, 1, 2, 3},
 	} {
 		var p payload

@@ -84,6 +84,7 @@ func (t *tailer) read(ctx context.Context, e event) error {
 	case replication.HEARTBEAT_EVENT:
 		t.heartbeat(e)
 		return nil
+	default: // an event of the binlog itself
 	}
 	t.advance(e)
 	if err := t.event(ctx, e); err != nil {
