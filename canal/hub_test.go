@@ -154,6 +154,24 @@ func TestKilledDumpIsTransient(t *testing.T) {
 	})
 }
 
+func TestRestartedServerIsReadOn(t *testing.T) {
+	onEach(t, func(t *testing.T, s *source, db string) {
+		table := makeTable(t, s, db)
+		start := s.start(t)
+		h := runHub(t, s.options(t, db), func() canal.Start { return start })
+		q := sequence{sub: h.Subscribe(start)}
+		defer q.sub.Close()
+		s.fill(t, table, 1, 10, 10)
+		q.take(t, 5)
+		if err := s.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.fill(t, table, 100, 10, 10)
+		q.take(t, 15)
+		h.await(t, s.end(t))
+	})
+}
+
 func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 	onEach(t, func(t *testing.T, s *source, db string) {
 		leakCheck(t)
