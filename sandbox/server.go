@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -91,11 +92,13 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	var errs []error
 	for _, way := range candidates(o.Flavor) {
 		i, err := way(ctx)
+		var template string
 		if err == nil {
-			var s *Server
-			if s, err = startProcess(ctx, i, o); err == nil {
-				return s, nil
-			}
+			template, err = i.template(ctx)
+		}
+		if err == nil {
+			// The program works here: what goes wrong from now on is not for another way to heal.
+			return startProcess(ctx, i, o, template)
 		}
 		errs = append(errs, err)
 	}
@@ -112,19 +115,16 @@ func start(ctx context.Context, o Options) (*Server, error) {
 		"no server of flavor %s can be had here", o.Flavor)
 }
 
-func startProcess(ctx context.Context, i installation, o Options) (*Server, error) {
-	template, err := i.template(ctx)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := serverFolder(o.Name)
-	if err != nil {
-		return nil, err
-	}
-	// Another process can take the port between its choice and the server's start.
+func startProcess(ctx context.Context, i installation, o Options, template string) (*Server, error) {
 	for attempt := 1; ; attempt++ {
+		dir, err := serverFolder(o.Name)
+		if err != nil {
+			return nil, err
+		}
 		s, err := newProcessServer(ctx, i, o, template, dir)
-		if err == nil || attempt == 3 || ctx.Err() != nil {
+		// Another process can take the port between its choice and the server's start.
+		taken := err != nil && strings.Contains(err.Error(), "Address already in use")
+		if !taken || attempt == 3 || ctx.Err() != nil {
 			return s, err
 		}
 	}
@@ -138,7 +138,7 @@ func newProcessServer(ctx context.Context, i installation, o Options, template, 
 	h := &processHost{installation: i, dir: dir, port: p.number, args: serverArgs(i.flavor, o, randomID()), init: dir + "/init.sql"}
 	s := &Server{name: o.Name, flavor: i.flavor, host: h, port: p, password: rand.Text()}
 	s.close = sync.OnceValue(s.remove)
-	if err := errors.Join(os.RemoveAll(h.data()), copyData(template, h.data()), os.WriteFile(h.init, s.firstSQL(), 0o600)); err != nil {
+	if err := errors.Join(copyData(template, h.data()), os.WriteFile(h.init, s.firstSQL(), 0o600)); err != nil {
 		return nil, errors.Join(err, p.release(), os.RemoveAll(dir))
 	}
 	if err := s.begin(ctx); err != nil {

@@ -160,6 +160,14 @@ func TestFailedStartShowsLog(t *testing.T) {
 	}
 }
 
+func TestTakenPortIsGivenUp(t *testing.T) {
+	s := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MariaDB1011})
+	_, err := sandbox.Start(t.Context(), sandbox.Options{Flavor: sandbox.MariaDB1011, Args: []string{"--port=" + strconv.Itoa(s.Port())}})
+	if err == nil || !strings.Contains(err.Error(), "Address already in use") {
+		t.Fatalf("start on a taken port: %v", err)
+	}
+}
+
 func TestAccount(t *testing.T) {
 	eachFlavor(t, sandbox.Options{}, func(t *testing.T, s *sandbox.Server) {
 		password := `it's a \ secret`
