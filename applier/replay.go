@@ -52,7 +52,7 @@ type replayWriter struct {
 	limit   int // bytes of base64 in a statement
 	packet  int // the target's max_allowed_packet
 	format  []byte
-	events  []byte
+	batch   image.Batch
 	text    []byte
 }
 
@@ -95,12 +95,12 @@ func (w *replayWriter) write(ctx context.Context, c rowChanges) error {
 	if need := base64.StdEncoding.EncodedLen(len(events)) + statementRoom; need > w.packet {
 		return w.tooLarge(c.Event.Table.Name, need)
 	}
-	if base64.StdEncoding.EncodedLen(len(w.events)+len(events)) > w.limit {
+	if base64.StdEncoding.EncodedLen(w.batch.Len()+len(events)) > w.limit {
 		if err := w.flush(ctx); err != nil {
 			return err
 		}
 	}
-	w.events = append(w.events, events...)
+	w.batch.Add(c.Event, c.Format, events)
 	return nil
 }
 
@@ -113,18 +113,17 @@ func (w *replayWriter) tooLarge(table change.TableName, need int) error {
 }
 
 func (w *replayWriter) flush(ctx context.Context) error {
-	if len(w.events) == 0 {
+	if w.batch.Len() == 0 {
 		return nil
 	}
-	events := w.events
-	w.events = w.events[:0]
-	if err := w.send(ctx, events); err != nil {
-		return fmt.Errorf("replay %d bytes of events: %w", len(events), err)
+	defer w.batch.Reset()
+	if err := w.send(ctx, w.batch.Bytes()); err != nil {
+		return fmt.Errorf("replay %d bytes of events: %w", w.batch.Len(), err)
 	}
 	return nil
 }
 
-func (w *replayWriter) reset() { w.events = w.events[:0] }
+func (w *replayWriter) reset() { w.batch.Reset() }
 
 func (w *replayWriter) send(ctx context.Context, events []byte) error {
 	w.text = append(w.text[:0], "BINLOG '"...)

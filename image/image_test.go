@@ -146,6 +146,40 @@ func TestBuildOfAll(t *testing.T) {
 	}
 }
 
+// TestBatch: neighbours of one table are one statement, others keep their own.
+func TestBatch(t *testing.T) {
+	f := &change.Format{Checksum: true}
+	first := sbtestEvent(t, 2)
+	again := &change.RowsEvent{Table: first.Table, Data: sbtestEvent(t, 1).Data}
+	flagged := &change.RowsEvent{Table: first.Table, Data: sbtestEvent(t, 1).Data}
+	flagged.Data[flagsOffset] |= 2
+	other := sbtestEvent(t, 1) // an equal table, but another definition to the batch
+	var b Batch
+	for _, ev := range []*change.RowsEvent{first, again, flagged, other} {
+		b.Add(ev, f, AsIs(ev, f))
+	}
+	var got []string
+	for events := b.Bytes(); len(events) > 0; {
+		n := binary.LittleEndian.Uint32(events[9:])
+		if crc32.ChecksumIEEE(events[:n-4]) != binary.LittleEndian.Uint32(events[n-4:]) {
+			t.Errorf("CRC32 of event %d is wrong", len(got))
+		}
+		text := "map"
+		if events[4] != tableMapType {
+			text = fmt.Sprintf("rows %x", events[flagsOffset])
+		}
+		got = append(got, text)
+		events = events[n:]
+	}
+	if want := "[map rows 0 rows 1 map rows 3 map rows 1]"; fmt.Sprint(got) != want {
+		t.Errorf("batch %v, want %s", got, want)
+	}
+	b.Reset()
+	if b.Add(first, f, nil); b.Len() != 0 {
+		t.Errorf("%d bytes in an empty batch", b.Len())
+	}
+}
+
 type fixedWeigher struct{ calls int }
 
 func (w *fixedWeigher) Weights(_ context.Context, _ uint16, values [][]byte) ([][]byte, error) {
