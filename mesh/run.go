@@ -119,6 +119,12 @@ func (o *owner) checkTables(ctx context.Context, l *link) error {
 	return server.Err(server.CheckLink(ctx, from, to))
 }
 
+// Recent transactions that links share are kept in this much memory over all servers, and in no less for each.
+const (
+	ringBytes = 48 << 20
+	leastRing = 2 << 20
+)
+
 // hubOptions say how to read a server's binlog.
 func (m *member) hubOptions(p *profile) canal.Options {
 	c := m.mesh.config
@@ -127,7 +133,8 @@ func (m *member) hubOptions(p *profile) canal.Options {
 		TLS: p.login.TLS, Dial: p.login.Dial,
 		Flavor: p.info.Flavor, Identity: p.identity.ID, Match: c.Tables.Matches,
 		Weigher: server.NewWeigher(m.server.DB(), p.info.Flavor), Logger: m.log.Named("canal"),
-		StateDir: c.StateDir, SpoolBytes: int64(c.Apply.GroupBytes), MaxClockSkew: c.Conflict.MaxClockSkew,
+		RingBytes: max(ringBytes/int64(len(m.mesh.members)), leastRing),
+		StateDir:  c.StateDir, SpoolBytes: int64(c.Apply.GroupBytes), MaxClockSkew: c.Conflict.MaxClockSkew,
 	}
 }
 
