@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"replicator/change"
+	"replicator/checkpoint"
 	"replicator/conflict"
 	"replicator/image"
 )
@@ -19,7 +20,7 @@ var errLockFirst = errors.New("the rows must be locked before they are decided")
 
 // decisions are the verdicts over every key of a group, in the order of its rows, with the manifest that names the keys.
 type decisions struct {
-	manifest []change.ManifestEntry
+	manifest []checkpoint.Entry
 	verdicts []conflict.Verdict // one per key of the manifest
 }
 
@@ -50,27 +51,64 @@ func keyCount(r change.Row) int {
 	return 2
 }
 
-// enlist collects the keys of a group's rows into a manifest.
+// enlist makes a manifest of a group. The keys of a transaction in memory are collected; those of a spooled one are read
+// from its spool whenever they are needed.
 func enlist(txs []*change.Transaction) (*decisions, error) {
 	d := &decisions{}
 	total := 0
 	for _, tx := range txs {
-		entry := change.ManifestEntry{GTID: tx.GTID, Stamp: tx.Stamp, Keys: make([]change.Key, 0, tx.Rows)}
-		err := tx.Body.Each(func(ev *change.RowsEvent) error {
-			for _, r := range ev.Rows {
-				keys := rowKeys(r)
-				entry.Keys = append(entry.Keys, keys[:keyCount(r)]...)
+		entry := checkpoint.Entry{GTID: tx.GTID, Stamp: tx.Stamp, Keys: spooledKeys(tx.Body)}
+		var listed []change.Key
+		if !tx.Spooled {
+			listed = make([]change.Key, 0, tx.Rows)
+		}
+		err := entry.Keys(func(k change.Key) error {
+			entry.Count++
+			if !tx.Spooled {
+				listed = append(listed, k)
 			}
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
+		if !tx.Spooled {
+			entry.Keys = listedKeys(listed)
+		}
 		d.manifest = append(d.manifest, entry)
-		total += len(entry.Keys)
+		total += entry.Count
 	}
 	d.verdicts = make([]conflict.Verdict, total)
 	return d, nil
+}
+
+type keys = func(yield func(change.Key) error) error
+
+func spooledKeys(body change.Body) keys {
+	return func(yield func(change.Key) error) error {
+		return body.Each(func(ev *change.RowsEvent) error {
+			for _, r := range ev.Rows {
+				touched := rowKeys(r)
+				for _, k := range touched[:keyCount(r)] {
+					if err := yield(k); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func listedKeys(list []change.Key) keys {
+	return func(yield func(change.Key) error) error {
+		for _, k := range list {
+			if err := yield(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // judge looks every key up and notes the verdicts. It reports whether any change of the group would be carried out
@@ -78,10 +116,10 @@ func enlist(txs []*change.Transaction) (*decisions, error) {
 func (d *decisions) judge(ix index) (changed bool, err error) {
 	i := 0
 	for _, entry := range d.manifest {
-		for _, key := range entry.Keys {
+		err := entry.Keys(func(key change.Key) error {
 			known, found, err := ix.Lookup(key)
 			if err != nil {
-				return false, err
+				return err
 			}
 			verdict := conflict.Decide(entry.Stamp, known, found)
 			if verdict.Applies() != d.verdicts[i].Applies() {
@@ -89,6 +127,10 @@ func (d *decisions) judge(ix index) (changed bool, err error) {
 			}
 			d.verdicts[i] = verdict
 			i++
+			return nil
+		})
+		if err != nil {
+			return false, err
 		}
 	}
 	return changed, nil

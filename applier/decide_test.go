@@ -162,9 +162,8 @@ func TestMixedKeyVerdictsNeedLocks(t *testing.T) {
 	if _, err := d.judge(known{rowB: stampOf(here, 100, nil)}); err != nil {
 		t.Fatal(err)
 	}
-	ev := d.manifest
-	if len(ev[0].Keys) != 2 {
-		t.Fatalf("a changed key has %d keys in the manifest, want 2", len(ev[0].Keys))
+	if n := d.manifest[0].Count; n != 2 {
+		t.Fatalf("a changed key has %d keys in the manifest, want 2", n)
 	}
 	tx := oneRow(change.Update, 50, rowA, rowB)
 	err = tx.Body.Each(func(ev *change.RowsEvent) error {

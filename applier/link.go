@@ -279,7 +279,7 @@ func (l *Link) attempt(ctx context.Context, g *group, lockFirst bool) (Outcome, 
 	if err := s.begin(ctx, lockFirst); err != nil {
 		return Outcome{}, err
 	}
-	seq, err := s.marker.Insert(ctx, s.conn, l.seq, l.position, l.clock, checkpoint.EncodeManifest(d.manifest), server.IsDuplicateKey)
+	seq, err := s.marker.Insert(ctx, s.conn, l.seq, l.position, l.clock, d.manifest, server.IsDuplicateKey)
 	if err != nil {
 		return Outcome{}, err
 	}

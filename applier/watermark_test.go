@@ -9,7 +9,9 @@ import (
 )
 
 func TestWatermark(t *testing.T) {
-	at := func(file string, offset uint64) change.FilePosition { return change.FilePosition{File: file, Offset: offset} }
+	at := func(file string, offset uint64) change.FilePosition {
+		return change.FilePosition{File: file, Offset: offset}
+	}
 	var w Watermark
 	w.Reached(at("b.000009", 500))
 	if err := w.Wait(t.Context(), at("b.000009", 500)); err != nil {

@@ -36,7 +36,7 @@ func (s *source) mark(t *testing.T, source change.ServerID, seq uint64, clock ch
 	}
 	defer w.Close()
 	exec("BEGIN")
-	if _, err = w.Insert(ctx, conn, seq, change.NewGTIDSet(s.flavor), clock, checkpoint.EncodeManifest(manifest),
+	if _, err = w.Insert(ctx, conn, seq, change.NewGTIDSet(s.flavor), clock, entries(manifest),
 		func(error) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
@@ -51,4 +51,22 @@ func (s *source) beat(t *testing.T, applied change.Context) {
 	if err := checkpoint.Beat(t.Context(), s.db, applied); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// entries makes a manifest to be written.
+func entries(manifest []change.ManifestEntry) []checkpoint.Entry {
+	out := make([]checkpoint.Entry, 0, len(manifest))
+	for _, e := range manifest {
+		out = append(out, checkpoint.Entry{
+			GTID: e.GTID, Stamp: e.Stamp, Count: len(e.Keys), Keys: func(yield func(change.Key) error) error {
+				for _, k := range e.Keys {
+					if err := yield(k); err != nil {
+						return err
+					}
+				}
+				return nil
+			},
+		})
+	}
+	return out
 }

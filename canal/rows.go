@@ -124,7 +124,7 @@ func (t *tailer) markers(ev *change.RowsEvent) error {
 			return t.malformed(err)
 		}
 		t.tx.marker = &change.Marker{Source: row.Source, Seq: row.Seq, Clock: row.Clock}
-		t.tx.manifest = append(t.tx.manifest, row.Manifest...)
+		t.tx.manifest = append(t.tx.manifest, bytes.Clone(row.Manifest)) // the event's buffer is used again
 	}
 	return nil
 }
@@ -151,7 +151,7 @@ func (t *tailer) foldReplicated(tx *change.Transaction) error {
 		return t.malformed(fmt.Errorf("the marker of transaction %s has no row", tx.GTID))
 	}
 	var err error
-	if m.Manifest, err = checkpoint.DecodeManifest(t.tx.manifest); err != nil {
+	if m.Manifest, err = checkpoint.DecodeManifest(t.tx.manifest...); err != nil {
 		return t.malformed(err)
 	}
 	newest := change.Time(0)

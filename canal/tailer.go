@@ -47,7 +47,7 @@ type pending struct {
 	replicated bool // its first row change inserts a marker
 	statement  *change.Statement
 	marker     *change.Marker
-	manifest   []byte
+	manifest   [][]byte       // its pieces
 	heard      change.Context // of heartbeat rows
 	body       collector
 }

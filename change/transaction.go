@@ -88,7 +88,7 @@ type Marker struct {
 type ManifestEntry struct {
 	GTID  GTID
 	Stamp Stamp
-	Keys  []Key // of all its row changes, those included that lost or changed nothing
+	Keys  []Key // of all its row changes, those included that lost or changed nothing; an entry of many comes in parts
 }
 
 // Body gives the rows events of a transaction in order, from memory or from a spool file. It can be read any number of

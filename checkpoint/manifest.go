@@ -1,10 +1,10 @@
 package checkpoint
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"unsafe"
 
 	"replicator/change"
@@ -21,7 +21,7 @@ import (
 //	[context] when it is not that of the entry before: see change.Context
 //	keys     their count (uvarint), then 16 bytes each
 //
-// A manifest that is too large for one marker row is cut anywhere; its pieces are joined in the order of their numbers.
+// A manifest that is too large for one marker row is cut behind a key.
 const manifestVersion = 1
 
 const (
@@ -34,35 +34,51 @@ const (
 // chunkBytes is the size at which a manifest continues in a further row.
 const chunkBytes = 1 << 20
 
-// EncodeManifest yields a manifest in pieces, one per marker row, none when it has no entry. It is encoded while it is
-// consumed, so that the keys of a large transaction are held once; a piece is valid until the next one is asked for.
-func EncodeManifest(entries []change.ManifestEntry) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		if len(entries) == 0 {
-			return
-		}
-		b := []byte{manifestVersion}
-		var last change.ManifestEntry
-		for _, e := range entries {
-			b = appendHeader(b, e, last)
-			last = e
-			for _, k := range e.Keys {
-				b = append(b, k[:]...)
-				if len(b) >= chunkBytes {
-					if !yield(b) {
-						return
-					}
-					b = b[:0]
-				}
-			}
-		}
-		if len(b) > 0 {
-			yield(b)
-		}
-	}
+// Entry is a source transaction as it is written into a manifest.
+type Entry struct {
+	GTID  change.GTID
+	Stamp change.Stamp
+	Count int // of the keys
+	// Keys calls yield for each key, in order, until it fails. It may be called several times.
+	Keys func(yield func(change.Key) error) error
 }
 
-func appendHeader(b []byte, e, last change.ManifestEntry) []byte {
+// EncodeManifest emits a manifest in pieces, one per marker row, none when it has no entry. Keys are asked for as they are
+// written, so those of a large transaction need not be held in memory. A piece is valid until emit returns.
+func EncodeManifest(entries []Entry, emit func(piece []byte) error) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	b := []byte{manifestVersion}
+	var last Entry
+	for _, e := range entries {
+		b = appendHeader(b, e, last)
+		last = e
+		count := 0
+		err := e.Keys(func(k change.Key) error {
+			b = append(b, k[:]...)
+			count++
+			if len(b) < chunkBytes {
+				return nil
+			}
+			full := b
+			b = b[:0]
+			return emit(full)
+		})
+		if err != nil {
+			return err
+		}
+		if count != e.Count {
+			return fmt.Errorf("bug: the manifest entry of %s has %d keys, announced were %d", e.GTID, count, e.Count)
+		}
+	}
+	if len(b) > 0 {
+		return emit(b)
+	}
+	return nil
+}
+
+func appendHeader(b []byte, e, last Entry) []byte {
 	at := len(b)
 	b = append(b, 0)
 	var flags byte
@@ -89,53 +105,67 @@ func appendHeader(b []byte, e, last change.ManifestEntry) []byte {
 		b = e.Stamp.Context.AppendBinary(b)
 	}
 	b[at] = flags
-	return binary.AppendUvarint(b, uint64(len(e.Keys)))
+	return binary.AppendUvarint(b, uint64(e.Count))
 }
 
 var errManifest = errors.New("the manifest is cut short")
 
-// DecodeManifest reads a manifest whose pieces have been joined. The keys are views of b, which must not change.
-func DecodeManifest(b []byte) ([]change.ManifestEntry, error) {
-	if len(b) == 0 {
-		return nil, nil
-	}
-	if b[0] != manifestVersion {
-		return nil, fmt.Errorf("decode manifest: version %d is not known", b[0])
-	}
-	r := reader{b: b[1:]}
+// DecodeManifest reads a manifest from its pieces. An entry whose keys are spread over several pieces comes in as many
+// parts. The keys are views of the pieces, which must not change.
+func DecodeManifest(pieces ...[]byte) ([]change.ManifestEntry, error) {
 	var entries []change.ManifestEntry
 	var last change.ManifestEntry
-	for len(r.b) > 0 {
-		e := last
-		e.Keys = nil
-		flags := r.take(1)[0]
-		if flags >= hasContext<<1 {
-			return nil, fmt.Errorf("decode manifest: flags %#x are not known", flags)
+	var left uint64 // keys of last that are still to come
+	first := true
+	for _, piece := range pieces {
+		r := reader{b: piece}
+		if first && len(piece) > 0 {
+			if v := r.take(1)[0]; v != manifestVersion {
+				return nil, fmt.Errorf("decode manifest: version %d is not known", v)
+			}
+			first = false
 		}
-		if flags&hasOrigin != 0 {
-			copy(e.Stamp.Version.Origin[:], r.take(16))
+		for len(r.b) > 0 {
+			if left == 0 {
+				left = r.header(&last)
+			}
+			last.Keys = r.keys(&left)
+			if r.err != nil {
+				return nil, fmt.Errorf("decode manifest: %w", r.err)
+			}
+			entries = append(entries, last)
 		}
-		if flags&hasMySQL != 0 {
-			e.GTID = change.GTID{}
-			copy(e.GTID.UUID[:], r.take(16))
-			e.GTID.Tag = string(r.take(r.uvarint()))
-		}
-		if flags&hasMariaDB != 0 {
-			e.GTID = change.GTID{Domain: uint32(r.uvarint()), Server: uint32(r.uvarint())}
-		}
-		e.GTID.Number = r.uvarint()
-		e.Stamp.Version.Time += change.Time(r.varint())
-		if flags&hasContext != 0 && r.err == nil {
-			e.Stamp.Context, r.b, r.err = change.DecodeContext(r.b)
-		}
-		e.Keys = r.keyList()
-		if r.err != nil {
-			return nil, fmt.Errorf("decode manifest: %w", r.err)
-		}
-		entries = append(entries, e)
-		last = e
+	}
+	if left > 0 {
+		return nil, fmt.Errorf("decode manifest: %w", errManifest)
 	}
 	return entries, nil
+}
+
+// header reads all of an entry but its keys, over the entry before, and returns their number.
+func (r *reader) header(e *change.ManifestEntry) (keys uint64) {
+	flags := r.take(1)[0]
+	if flags >= hasContext<<1 {
+		r.err = fmt.Errorf("flags %#x are not known", flags)
+		return 0
+	}
+	if flags&hasOrigin != 0 {
+		copy(e.Stamp.Version.Origin[:], r.take(16))
+	}
+	if flags&hasMySQL != 0 {
+		e.GTID = change.GTID{}
+		copy(e.GTID.UUID[:], r.take(16))
+		e.GTID.Tag = string(r.take(r.uvarint()))
+	}
+	if flags&hasMariaDB != 0 {
+		e.GTID = change.GTID{Domain: uint32(r.uvarint()), Server: uint32(r.uvarint())}
+	}
+	e.GTID.Number = r.uvarint()
+	e.Stamp.Version.Time += change.Time(r.varint())
+	if flags&hasContext != 0 && r.err == nil {
+		e.Stamp.Context, r.b, r.err = change.DecodeContext(r.b)
+	}
+	return r.uvarint()
 }
 
 // reader takes fields off a byte slice; the first failure sticks.
@@ -176,16 +206,18 @@ func (r *reader) varint() int64 {
 	return v
 }
 
-func (r *reader) keyList() []change.Key {
-	count := r.uvarint()
-	if count == 0 || r.err != nil {
+// keys takes as many of the keys that are left as the piece has.
+func (r *reader) keys(left *uint64) []change.Key {
+	n := min(*left, uint64(len(r.b))/16)
+	if r.err != nil || n == 0 && *left > 0 && len(r.b) > 0 {
+		r.err = cmp.Or(r.err, errManifest)
 		return nil
 	}
-	if count > uint64(len(r.b))/16 {
-		r.err = errManifest
+	*left -= n
+	if n == 0 {
 		return nil
 	}
-	raw := r.take(count * 16)
-	// A Key is 16 bytes without alignment: the view saves a copy of the manifest of a transaction of a million rows.
-	return unsafe.Slice((*change.Key)(unsafe.Pointer(unsafe.SliceData(raw))), count)
+	raw := r.take(n * 16)
+	// A Key is 16 bytes without alignment: the view saves a copy of the keys of a transaction of a million rows.
+	return unsafe.Slice((*change.Key)(unsafe.Pointer(unsafe.SliceData(raw))), n)
 }

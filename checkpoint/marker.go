@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"iter"
 	"time"
 
 	"replicator/change"
@@ -110,12 +109,11 @@ func NewWriter(ctx context.Context, conn *sql.Conn, source change.ServerID, owne
 var ErrFenced = errors.New("the marker's predecessor is gone or its number is taken")
 
 // Insert writes the markers of one commit behind predecessor last, as the first statements of the open transaction of
-// conn, and returns the number of the newest. manifest comes from EncodeManifest. isDuplicate tells a duplicate key from
-// other errors.
+// conn, and returns the number of the newest. isDuplicate tells a duplicate key from other errors.
 //
 // Safe under invariant 6: the insert succeeds only while last is there and nothing has its number plus one.
 func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, position change.GTIDSet, clock change.Clock,
-	manifest iter.Seq[[]byte], isDuplicate func(error) bool,
+	manifest []Entry, isDuplicate func(error) bool,
 ) (uint64, error) {
 	pos, clk := []byte(position.String()), clock.AppendBinary(nil)
 	seq := last
@@ -140,10 +138,8 @@ func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, positi
 		seq++
 		return nil
 	}
-	for piece := range manifest {
-		if err := insert(piece); err != nil {
-			return 0, err
-		}
+	if err := EncodeManifest(manifest, insert); err != nil {
+		return 0, err
 	}
 	if seq == last { // an empty manifest: only the position moves
 		if err := insert([]byte{}); err != nil {
