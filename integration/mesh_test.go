@@ -30,7 +30,6 @@ import (
 var program struct {
 	sync.Once
 	path string
-	race string
 	err  error
 }
 
@@ -41,7 +40,6 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	program.path = filepath.Join(dir, "replicator")
-	program.race = filepath.Join(dir, "replicator-race")
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
@@ -73,6 +71,7 @@ type site struct {
 	server *sandbox.Server
 	proxy  *sandbox.Proxy
 	db     *sql.DB // root, not through the proxy
+	direct string  // the program's way to the server in place of the proxy, or nothing
 
 	password string // that the configuration gives the program
 	own      string // "own: false" or nothing
@@ -84,7 +83,8 @@ type cluster struct {
 	dir    string
 	sites  []*site
 	binary string
-	extra  string // appended to the configuration
+	extra  string   // appended to the configuration
+	env    []string // added to the program's environment
 	listen string
 	cmd    *exec.Cmd
 	exited chan error
@@ -177,7 +177,7 @@ func (c *cluster) configure() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mesh: test\nservers:\n")
 	for _, s := range c.sites {
-		fmt.Fprintf(&b, "  %s: {endpoints: [%q], user: replicator, password: %q%s}\n", s.name, s.proxy.Addr(), s.password, s.own)
+		fmt.Fprintf(&b, "  %s: {endpoints: [%q], user: replicator, password: %q%s}\n", s.name, s.endpoint(), s.password, s.own)
 	}
 	fmt.Fprintf(&b, "state_dir: %s\nhttp: {listen: %q}\n%s", filepath.Join(c.dir, "state"), c.listen, c.extra)
 	path := filepath.Join(c.dir, "replicator.yaml")
@@ -187,10 +187,19 @@ func (c *cluster) configure() string {
 	return path
 }
 
+// endpoint is where the program finds the server.
+func (s *site) endpoint() string {
+	if s.direct != "" {
+		return s.direct
+	}
+	return s.proxy.Addr()
+}
+
 // start runs the program.
 func (c *cluster) start() {
 	c.tb.Helper()
 	c.cmd = exec.Command(c.binary, "run", "--config", c.configure())
+	c.cmd.Env = append(os.Environ(), c.env...)
 	c.cmd.Stderr, c.cmd.Stdout = c.log, c.log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.cmd.Start(); err != nil {
@@ -261,6 +270,8 @@ func (c *cluster) status() (mesh.Status, error) {
 func await(tb testing.TB, patience time.Duration, f func() error) {
 	tb.Helper()
 	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		err := f()
 		if err == nil {
@@ -269,7 +280,7 @@ func await(tb testing.TB, patience time.Duration, f func() error) {
 		if time.Now().After(deadline) {
 			tb.Fatalf("after %s: %v", patience, err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-tick.C
 	}
 }
 

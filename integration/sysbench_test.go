@@ -1,11 +1,9 @@
 package integration
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strconv"
 	"testing"
 	"time"
@@ -16,14 +14,19 @@ const (
 	sysbenchRows   = 1000
 )
 
-func (s *site) sysbenchCommand(ctx context.Context, workload, database, verb string, more ...string) *exec.Cmd {
-	args := append([]string{
-		workload, "--db-driver=mysql", "--mysql-host=127.0.0.1", "--mysql-port=" + strconv.Itoa(s.server.Port()),
-		"--mysql-user=root", "--mysql-password=" + s.server.Password(), "--mysql-db=" + database,
-		"--tables=" + strconv.Itoa(sysbenchTables), "--table-size=" + strconv.Itoa(sysbenchRows),
-		"--mysql-ignore-errors=1213,1205,1020",
-	}, more...)
-	return exec.CommandContext(ctx, "sysbench", append(args, verb)...)
+// runSysbench runs one of sysbench's workloads to its end.
+func (s *site) runSysbench(workload, database string, args ...string) error {
+	all := append([]string{
+		"--tables=" + strconv.Itoa(sysbenchTables), "--table-size=" + strconv.Itoa(sysbenchRows), "--mysql-ignore-errors=1213,1205,1020",
+	}, args...)
+	cmd, err := s.server.Sysbench(context.Background(), database, workload, all...)
+	if err != nil {
+		return err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("sysbench %s on %s: %w\n%s", workload, s.name, err, out)
+	}
+	return nil
 }
 
 // prepareSysbench makes the tables of one site's loads on all servers, with equal contents, and returns their names.
@@ -38,9 +41,8 @@ func (c *cluster) prepareSysbench(i int, owner *site) []string {
 			if s == owner {
 				rows = sysbenchRows
 			}
-			cmd := s.sysbenchCommand(context.Background(), "oltp_write_only", database, "prepare", "--table-size="+strconv.Itoa(rows))
-			if out, err := cmd.CombinedOutput(); err != nil {
-				c.tb.Fatalf("sysbench prepare on %s: %v\n%s", s.name, err, out)
+			if err := s.runSysbench("oltp_write_only", database, "--table-size="+strconv.Itoa(rows), "prepare"); err != nil {
+				c.tb.Fatal(err)
 			}
 		}
 		for n := range sysbenchTables {
@@ -58,14 +60,12 @@ func (c *cluster) prepareSysbench(i int, owner *site) []string {
 
 // sysbench runs one of its loads on this server until the context ends.
 func (s *site) sysbench(ctx context.Context, t testing.TB, i int, workload, prefix string) {
-	var out bytes.Buffer
 	deadline, _ := ctx.Deadline()
-	seconds := int(time.Until(deadline).Seconds())
-	cmd := s.sysbenchCommand(context.Background(), workload, prefix+strconv.Itoa(i), "run", "--threads=1", "--rate=100",
-		"--time="+strconv.Itoa(max(1, seconds)), "--report-interval=0")
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		t.Errorf("sysbench %s on %s: %v\n%s", workload, s.name, err, out.String())
+	seconds := max(1, int(time.Until(deadline).Seconds()))
+	err := s.runSysbench(workload, prefix+strconv.Itoa(i), "--threads=1", "--rate=100", "--time="+strconv.Itoa(seconds),
+		"--report-interval=0", "run")
+	if err != nil {
+		t.Error(err)
 	}
 }
 
