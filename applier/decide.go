@@ -33,14 +33,6 @@ type Outcome struct {
 	Overwritten  int64 // applied over a concurrent older version
 }
 
-func (o *Outcome) add(x Outcome) {
-	o.Transactions += x.Transactions
-	o.Rows += x.Rows
-	o.Lost += x.Lost
-	o.Superseded += x.Superseded
-	o.Overwritten += x.Overwritten
-}
-
 // rowKeys yields the keys that a row change touches: two where an update changes the primary key.
 func rowKeys(r change.Row) [2]change.Key { return [2]change.Key{r.Key, r.NewKey} }
 

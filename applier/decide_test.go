@@ -61,22 +61,30 @@ func TestLockedRowsAreCarriedOutAsTheyStand(t *testing.T) {
 		{"delete of a row", change.Delete, rowA, rowA, presence{rowA: true}, nil, want{ops: []string{"delete old -"}}},
 		{"delete of an absent row", change.Delete, rowA, rowA, presence{}, nil, want{}},
 		{
-			"update that lost", change.Update, rowA, rowA, presence{rowA: true},
-			known{rowA: stampOf(here, 100, nil)}, want{lost: 1},
+			"update that lost", change.Update, rowA, rowA,
+			presence{rowA: true},
+			known{rowA: stampOf(here, 100, nil)},
+			want{lost: 1},
 		},
 		{"changed key", change.Update, rowA, rowB, presence{rowA: true}, nil, want{ops: []string{"update old new"}}},
 		{
-			"changed key onto a row", change.Update, rowA, rowB, presence{rowA: true, rowB: true}, nil,
+			"changed key onto a row", change.Update, rowA, rowB,
+			presence{rowA: true, rowB: true},
+			nil,
 			want{ops: []string{"delete old -", "update new new"}},
 		},
 		{"changed key of an absent row", change.Update, rowA, rowB, presence{}, nil, want{ops: []string{"insert - new"}}},
 		{
-			"changed key whose old row lost", change.Update, rowA, rowB, presence{rowA: true},
-			known{rowA: stampOf(here, 100, nil)}, want{ops: []string{"insert - new"}, lost: 1},
+			"changed key whose old row lost", change.Update, rowA, rowB,
+			presence{rowA: true},
+			known{rowA: stampOf(here, 100, nil)},
+			want{ops: []string{"insert - new"}, lost: 1},
 		},
 		{
-			"changed key whose new row lost", change.Update, rowA, rowB, presence{rowA: true, rowB: true},
-			known{rowB: stampOf(here, 100, nil)}, want{ops: []string{"delete old -"}, lost: 1},
+			"changed key whose new row lost", change.Update, rowA, rowB,
+			presence{rowA: true, rowB: true},
+			known{rowB: stampOf(here, 100, nil)},
+			want{ops: []string{"delete old -"}, lost: 1},
 		},
 	}
 	for _, c := range cases {

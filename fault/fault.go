@@ -38,8 +38,9 @@ func (c Class) Transient() bool {
 	switch c {
 	case Network, Login, Unavailable, DiskFull, ReadOnly, Busy:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // Error is a fault with its remedy.

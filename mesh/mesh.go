@@ -150,7 +150,7 @@ func (l *link) hold(x *member) {
 	if f == nil {
 		return
 	}
-	l.trouble.set(&fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy})
+	_ = l.trouble.set(&fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy})
 }
 
 // announce wakes everybody who waits for a server to become known.
