@@ -1,5 +1,6 @@
-// Command testsum runs go test with the arguments it is given, shows each package's result and time, what failed with its
-// output, and what was skipped with its reason, and ends with the line "N passed, F failed, S skipped".
+// Command testsum runs go test with the arguments it is given, shows the result and time of each package and of each test
+// that takes long, what failed with its output, and what was skipped with its reason, and ends with the line
+// "N passed, F failed, S skipped".
 //
 // Several runs are separated by "--": their results are added up.
 //
@@ -146,8 +147,14 @@ func (s *summary) take(e event) {
 	}
 }
 
+// longTest is from how many seconds on a test's time is shown.
+const longTest = 5
+
 func (s *summary) endTest(e event) {
 	name := testName{e.Package, e.Test}
+	if e.Elapsed >= longTest && !s.parents[name] {
+		s.print("     %-50s %7.1f s\n", e.Test, e.Elapsed)
+	}
 	switch {
 	case e.Action == "fail":
 		if i := strings.LastIndex(e.Test, "/"); i >= 0 {

@@ -19,6 +19,8 @@ func TestSummary(t *testing.T) {
 {"Action":"output","Package":"p","Test":"TestB","Output":"    a_test.go:9: no engine\n"}
 {"Action":"output","Package":"p","Test":"TestB","Output":"--- SKIP: TestB (0.00s)\n"}
 {"Action":"skip","Package":"p","Test":"TestB","Elapsed":0}
+{"Action":"run","Package":"p","Test":"TestLong"}
+{"Action":"pass","Package":"p","Test":"TestLong","Elapsed":11.5}
 {"Action":"fail","Package":"p","Elapsed":12.34}
 {"Action":"run","Package":"q","Test":"TestC"}
 {"Action":"output","Package":"q","Test":"TestC","Output":"panic: oh\n"}
@@ -42,13 +44,13 @@ func TestSummary(t *testing.T) {
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	for _, want := range []string{
 		"FAIL p TestA/x", "        a_test.go:1: wrong", "FAIL p                                     12.3 s",
-		"    panic: oh", "    exit status 3", "    r.go:1: undefined: x", "skip p TestB: a_test.go:9: no engine",
+		"     TestLong                                              11.5 s", "    panic: oh", "    exit status 3", "    r.go:1: undefined: x", "skip p TestB: a_test.go:9: no engine",
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("no line %q in\n%s", want, out.String())
 		}
 	}
-	if last := lines[len(lines)-1]; last != "1 passed, 4 failed, 1 skipped" {
+	if last := lines[len(lines)-1]; last != "2 passed, 4 failed, 1 skipped" {
 		t.Errorf("last line %q", last)
 	}
 }
