@@ -66,7 +66,7 @@ func (h *Hub) Run(ctx context.Context, start Start, feed Feed) error {
 	t := newTailer(&h.opts, h.tables, start.Clock, shared)
 	defer t.close()
 	err := follow(ctx, &h.opts, h.opts.ReplicaID, start.Position, t, h.stats.add, func() {
-		h.opts.Logger.Info("binlog reader connected", zap.String("server", h.opts.Name), zap.Stringer("position", start.Position))
+		h.opts.Logger.Info("binlog reader connected", zap.Stringer("position", start.Position))
 		h.connected(start.Position.Clone())
 	})
 	h.disconnected(err)

@@ -165,8 +165,7 @@ func (s *Subscription) fromPrivate(ctx context.Context) (*change.Transaction, er
 }
 
 func (s *Subscription) openPrivate(ctx context.Context) {
-	s.hub.opts.Logger.Info("a link reads through a connection of its own", zap.String("server", s.hub.opts.Name),
-		zap.Stringer("position", s.position.Position))
+	s.hub.opts.Logger.Info("a link reads through a connection of its own", zap.Stringer("position", s.position.Position))
 	p := s.newPrivateReader(ctx)
 	s.hub.mu.Lock()
 	defer s.hub.mu.Unlock()
