@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 imports='{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}'
 list=$(go list -f "$imports" ./...)
-unit=$(echo "$list" | awk '$1 !~ /\/(sandbox|integration)(\/|$)/ && $0 !~ / replicator\/sandbox/ {print $1}')
+unit=$(echo "$list" | awk '$1 !~ /\/(sandbox|integration|conflict)(\/|$)/ && $0 !~ / replicator\/sandbox/ {print $1}')
 server=$(echo "$list" | awk '$1 !~ /\/integration(\/|$)/ && ($1 ~ /\/sandbox(\/|$)/ || / replicator\/sandbox/) {print $1}')
 
 race=-race
@@ -18,9 +18,12 @@ fi
 
 mkdir -p bin
 go build -o bin/testsum ./build/testsum
-# The limits are for tests that hang; on two free cores the whole takes less than 15 minutes.
+# Conflict is pure and its property tests are long: under the race detector, which makes them ten times longer, only its
+# tests of concurrency run again. The limits are for tests that hang; on two free cores the whole takes less than 15 minutes.
 # shellcheck disable=SC2086 # lists of packages
 exec bin/testsum ${flag:-} \
 	$race -count=1 -timeout 10m -p 2 $unit -- \
+	-count=1 -timeout 10m -p 2 ./conflict/... -- \
+	${race:+$race -count=1 -timeout 10m -p 2 -run Concurrency ./conflict/...} -- \
 	-count=1 -timeout 20m -p 2 $server -- \
 	-count=1 -timeout 40m -p 1 ./integration/...
