@@ -6,49 +6,88 @@ import (
 	"replicator/change"
 )
 
-// Batch gathers what AsIs and Build return into the data of one BINLOG statement. Neighbours of one table become one
-// statement with one TABLE_MAP event: the target opens the table once, and its own binlog names it once. The zero value is
-// an empty batch.
+// Batch gathers what AsIs and Build return into the data of one BINLOG statement. Neighbours with equal flags become one
+// replication statement, whose TABLE_MAP events stand in front: the target opens and locks each table once for all of
+// them, and its own binlog names it once. The zero value is an empty batch.
 type Batch struct {
-	events []byte
-	last   int           // offset of the last rows event
-	table  *change.Table // of the last rows event
+	done []byte // finished statements
+
+	maps   []byte // of the open statement
+	rows   []byte
+	last   int // offset of the last rows event in rows
+	tables map[uint64]*change.Table
 }
 
 // Len is the size of the batch in bytes.
-func (b *Batch) Len() int { return len(b.events) }
+func (b *Batch) Len() int { return len(b.done) + len(b.maps) + len(b.rows) }
 
 // Bytes are the events. They are valid until the next call of Add or Reset.
-func (b *Batch) Bytes() []byte { return b.events }
+func (b *Batch) Bytes() []byte {
+	b.finish()
+	return b.done
+}
 
 // Reset empties the batch.
-func (b *Batch) Reset() { *b = Batch{events: b.events[:0]} }
+func (b *Batch) Reset() {
+	clear(b.tables)
+	b.done, b.maps, b.rows, b.last = b.done[:0], b.maps[:0], b.rows[:0], 0
+}
+
+// finish closes the open statement: its last event has the flag that ends it.
+func (b *Batch) finish() {
+	b.done = append(append(b.done, b.maps...), b.rows...)
+	b.maps, b.rows, b.last = b.maps[:0], b.rows[:0], 0
+	clear(b.tables)
+}
 
 // Add appends what AsIs or Build made of ev.
 func (b *Batch) Add(ev *change.RowsEvent, f *change.Format, events []byte) {
 	if len(events) == 0 {
 		return
 	}
-	if b.table == ev.Table && b.continues(ev) {
-		end := b.events[b.last:]
+	id := tableID(ev.Data)
+	if len(b.rows) > 0 && !b.continues(ev, id) {
+		b.finish()
+	}
+	if len(b.rows) > 0 {
+		end := b.rows[b.last:]
 		end[flagsOffset] &^= flagStatementEnd
 		seal(end, f.Checksum)
-		events = events[len(ev.Table.MapEvent):]
 	}
-	next := len(b.events)
-	b.events = append(b.events, events...)
-	b.table = ev.Table
-	for next < len(b.events) {
-		b.last = next
-		next += int(binary.LittleEndian.Uint32(b.events[next+9:]))
+	// AsIs and Build put the TABLE_MAP event in front of each rows event and end a statement with each.
+	for len(events) > 0 {
+		mapped := int(binary.LittleEndian.Uint32(events[9:]))
+		if b.tables[id] == nil {
+			if b.tables == nil {
+				b.tables = map[uint64]*change.Table{}
+			}
+			b.tables[id] = ev.Table
+			b.maps = append(b.maps, events[:mapped]...)
+		}
+		events = events[mapped:]
+		size := int(binary.LittleEndian.Uint32(events[9:]))
+		b.last = len(b.rows)
+		b.rows = append(b.rows, events[:size]...)
+		if events = events[size:]; len(events) > 0 {
+			end := b.rows[b.last:]
+			end[flagsOffset] &^= flagStatementEnd
+			seal(end, f.Checksum)
+		}
 	}
 }
 
-// continues reports whether ev may stand in the statement of the last event: the target looks at the table id and at the
-// flags only where a statement begins.
-func (b *Batch) continues(ev *change.RowsEvent) bool {
-	const from, ignored = headerSize, flagStatementEnd | flagRelaxedUniqueChecks
-	last := b.events[b.last:]
-	mine, other := binary.LittleEndian.Uint16(ev.Data[flagsOffset:]), binary.LittleEndian.Uint16(last[flagsOffset:])
-	return mine&^ignored == other&^ignored && string(ev.Data[from:flagsOffset]) == string(last[from:flagsOffset])
+// continues reports whether ev may stand in the open statement: the target looks at the flags only where a statement
+// begins, and finds tables by their number.
+func (b *Batch) continues(ev *change.RowsEvent, id uint64) bool {
+	const ignored = flagStatementEnd | flagRelaxedUniqueChecks
+	mine, other := binary.LittleEndian.Uint16(ev.Data[flagsOffset:]), binary.LittleEndian.Uint16(b.rows[b.last+flagsOffset:])
+	known := b.tables[id]
+	return mine&^ignored == other&^ignored && (known == nil || known == ev.Table)
+}
+
+// tableID is the number of the table that a rows event refers to.
+func tableID(event []byte) uint64 {
+	var id [8]byte
+	copy(id[:], event[headerSize:headerSize+tableIDSize])
+	return binary.LittleEndian.Uint64(id[:])
 }

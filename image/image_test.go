@@ -146,7 +146,8 @@ func TestBuildOfAll(t *testing.T) {
 	}
 }
 
-// TestBatch: neighbours of one table are one statement, others keep their own.
+// TestBatch: neighbours with equal flags are one statement, behind the maps of its tables. Another table under a number
+// that is taken begins a new one.
 func TestBatch(t *testing.T) {
 	f := &change.Format{Checksum: true}
 	first := sbtestEvent(t, 2)
@@ -154,8 +155,10 @@ func TestBatch(t *testing.T) {
 	flagged := &change.RowsEvent{Table: first.Table, Data: sbtestEvent(t, 1).Data}
 	flagged.Data[flagsOffset] |= 2
 	other := sbtestEvent(t, 1) // an equal table, but another definition to the batch
+	second := sbtestEvent(t, 1)
+	second.Data[headerSize]++ // another table number
 	var b Batch
-	for _, ev := range []*change.RowsEvent{first, again, flagged, other} {
+	for _, ev := range []*change.RowsEvent{first, second, again, flagged, other, second} {
 		b.Add(ev, f, AsIs(ev, f))
 	}
 	var got []string
@@ -171,7 +174,7 @@ func TestBatch(t *testing.T) {
 		got = append(got, text)
 		events = events[n:]
 	}
-	if want := "[map rows 0 rows 1 map rows 3 map rows 1]"; fmt.Sprint(got) != want {
+	if want := "[map map rows 0 rows 0 rows 1 map rows 3 map map rows 0 rows 1]"; fmt.Sprint(got) != want {
 		t.Errorf("batch %v, want %s", got, want)
 	}
 	b.Reset()
