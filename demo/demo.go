@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"replicator/mesh"
@@ -177,7 +178,7 @@ func (d *show) act(ctx context.Context) error {
 	if err := d.pass(ctx, beforeCut); err != nil {
 		return err
 	}
-	heal, err := cutLink(east, west)
+	heal, err := cutLink(east, west) //nolint:contextcheck // to heal a proxy takes no longer when nobody waits for it
 	if err != nil {
 		return fmt.Errorf("cut link %s: %w", d.result.Link, err)
 	}
@@ -352,9 +353,9 @@ func (d *show) explain() {
 }
 
 func join(flavors []sandbox.Flavor) string {
-	text := string(flavors[0])
-	for _, f := range flavors[1:] {
-		text += ", " + string(f)
+	names := make([]string, len(flavors))
+	for i, f := range flavors {
+		names[i] = string(f)
 	}
-	return text
+	return strings.Join(names, ", ")
 }

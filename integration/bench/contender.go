@@ -21,7 +21,6 @@ import (
 type nativeReplica struct {
 	server, source *sandbox.Server
 	workers        int
-	configured     bool
 }
 
 func (n *nativeReplica) name() string {

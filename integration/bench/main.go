@@ -52,9 +52,6 @@ func run() (err error) {
 	for f := range strings.SplitSeq(*flavors, ",") {
 		o.flavors = append(o.flavors, sandbox.Flavor(strings.TrimSpace(f)))
 	}
-	if _, err := exec.LookPath("sysbench"); err != nil {
-		return fmt.Errorf("find sysbench: %w; install the package sysbench", err)
-	}
 	defer func() { err = errors.Join(err, sandbox.Leave()) }()
 	if o.program == "" {
 		dir, err := sandbox.Folder("bench")

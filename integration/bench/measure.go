@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
@@ -162,10 +161,11 @@ func (f *field) arrived(ctx context.Context, s *sandbox.Server) error {
 
 // equal compares a drained target with the source.
 func (f *field) equal(ctx context.Context, s *sandbox.Server) error {
-	list := database + ".sentinel, " + database + ".big"
+	names := []string{database + ".sentinel", database + ".big"}
 	for i := range tables {
-		list += fmt.Sprintf(", %s.sbtest%d", database, i+1)
+		names = append(names, fmt.Sprintf("%s.sbtest%d", database, i+1))
 	}
+	list := strings.Join(names, ", ")
 	want, err := checksums(ctx, f.source.DB(), list)
 	if err != nil {
 		return err
@@ -226,11 +226,12 @@ func nest(digits int) string {
 
 func (f *field) sysbench(ctx context.Context, script, verb string, more ...string) error {
 	args := append([]string{
-		script, "--db-driver=mysql", "--mysql-host=127.0.0.1", "--mysql-port=" + strconv.Itoa(f.source.Port()),
-		"--mysql-user=root", "--mysql-password=" + f.source.Password(), "--mysql-db=" + database,
 		"--tables=" + strconv.Itoa(tables), "--table-size=" + strconv.Itoa(tableRows), "--mysql-ignore-errors=1213,1205,1020",
 	}, more...)
-	cmd := exec.CommandContext(ctx, "sysbench", append(args, verb)...)
+	cmd, err := f.source.Sysbench(ctx, database, script, append(args, verb)...)
+	if err != nil {
+		return fmt.Errorf("find sysbench: %w", err)
+	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
