@@ -27,6 +27,7 @@ type session struct {
 	used     time.Time
 	open     bool // a transaction may be open
 	broken   bool
+	names    string // the character set that statements are sent in; "" when it is not known
 }
 
 func openSession(ctx context.Context, opt Options) (*session, error) {
@@ -62,16 +63,36 @@ func (s *session) setUp(ctx context.Context) error {
 	return nil
 }
 
+// The character sets that statements are sent in. A server looks at each byte of a text in utf8mb4, a megabyte of base64
+// included; it does not in binary.
+const (
+	namesReplay   = "binary"
+	namesPortable = "utf8mb4"
+)
+
+// speak sets the character set of the statements that follow.
+func (s *session) speak(ctx context.Context, names string) error {
+	if s.names == names {
+		return nil
+	}
+	s.names = ""
+	if _, err := s.conn.ExecContext(ctx, "SET NAMES "+names); err != nil {
+		return fmt.Errorf("set names %s: %w", names, err)
+	}
+	s.names = names
+	return nil
+}
+
 // writerFor returns the writer of a table's path.
-func (s *session) writerFor(ctx context.Context, t *change.Table) (writer, error) {
+func (s *session) writerFor(ctx context.Context, t *change.Table) (w writer, names string, err error) {
 	route, err := s.routing.route(ctx, s.opt.Server.DB(), t)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if route.replay {
-		return s.replay, nil
+		return s.replay, namesReplay, nil
 	}
-	return s.portable, nil
+	return s.portable, namesPortable, nil
 }
 
 func (s *session) targetTable(ctx context.Context, name change.TableName) (*server.Table, error) {
@@ -155,7 +176,7 @@ func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execu
 			if err != nil || (!asIs && len(ops) == 0) {
 				return err
 			}
-			w, err := s.writerFor(ctx, ev.Table)
+			w, names, err := s.writerFor(ctx, ev.Table)
 			if err != nil {
 				return err
 			}
@@ -165,6 +186,9 @@ func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execu
 				}
 			}
 			last = w
+			if err := s.speak(ctx, names); err != nil {
+				return err
+			}
 			if asIs {
 				ops = nil
 			}
@@ -187,6 +211,9 @@ const lockBatch = 50
 // transaction ends.
 func (s *session) lock(ctx context.Context, txs []*change.Transaction) (presence, error) {
 	found := presence{}
+	if err := s.speak(ctx, namesPortable); err != nil {
+		return nil, err
+	}
 	for _, tx := range txs {
 		err := tx.Body.Each(func(ev *change.RowsEvent) error {
 			var keys []change.Key

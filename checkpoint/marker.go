@@ -78,9 +78,8 @@ func Begin(ctx context.Context, q Querier, owner Owner, source Identity) (State,
 }
 
 const (
-	insertFenced = `INSERT INTO replicator.marker (source, seq, position, clock, manifest, owner, applied_at)
- SELECT ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6) FROM replicator.marker WHERE source = ? AND seq = ? LOCK IN SHARE MODE`
-	insertFurther = `INSERT INTO replicator.marker (source, seq, position, clock, manifest, owner, applied_at)
+	lockLast = `SELECT 1 FROM replicator.marker WHERE source = ? AND seq = ? LOCK IN SHARE MODE`
+	insert   = `INSERT INTO replicator.marker (source, seq, position, clock, manifest, owner, applied_at)
  VALUES (?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))`
 	trim = `DELETE FROM replicator.marker WHERE source = ? AND seq < ?`
 )
@@ -92,16 +91,21 @@ const trimEvery = 64
 type Writer struct {
 	Source change.ServerID
 	Owner  Owner
-	fenced *sql.Stmt
+	lock   *sql.Stmt
+	insert *sql.Stmt
 }
 
 // NewWriter prepares the statements on the session.
 func NewWriter(ctx context.Context, conn *sql.Conn, source change.ServerID, owner Owner) (*Writer, error) {
-	fenced, err := conn.PrepareContext(ctx, insertFenced)
+	lock, err := conn.PrepareContext(ctx, lockLast)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the marker: %w", err)
 	}
-	return &Writer{Source: source, Owner: owner, fenced: fenced}, nil
+	insert, err := conn.PrepareContext(ctx, insert)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare the marker: %w", err), lock.Close())
+	}
+	return &Writer{Source: source, Owner: owner, lock: lock, insert: insert}, nil
 }
 
 // ErrFenced says that the marker's predecessor is not the newest one: somebody else applies to this target, or the own
@@ -111,26 +115,25 @@ var ErrFenced = errors.New("the marker's predecessor is gone or its number is ta
 // Insert writes the markers of one commit behind predecessor last, as the first statements of the open transaction of
 // conn, and returns the number of the newest. isDuplicate tells a duplicate key from other errors.
 //
-// Safe under invariant 6: the insert succeeds only while last is there and nothing has its number plus one.
+// Safe under invariant 6: the predecessor's lock is shared with parallel groups and held until the transaction ends, and
+// nothing else can take the next number. One INSERT … SELECT would say the same, but the servers put its result, manifest
+// included, into a temporary table first: ten milliseconds a group.
 func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, position change.GTIDSet, clock change.Clock,
 	manifest []Entry, isDuplicate func(error) bool,
 ) (uint64, error) {
+	var one int
+	switch err := w.lock.QueryRowContext(ctx, w.Source[:], last).Scan(&one); {
+	case errors.Is(err, sql.ErrNoRows):
+		return 0, ErrFenced
+	case err != nil:
+		return 0, fmt.Errorf("lock marker %d: %w", last, err)
+	}
 	pos, clk := []byte(position.String()), clock.AppendBinary(nil)
 	seq := last
 	insert := func(piece []byte) error {
-		var err error
-		inserted := int64(1)
-		if seq == last {
-			var result sql.Result
-			result, err = w.fenced.ExecContext(ctx, w.Source[:], seq+1, pos, clk, piece, w.Owner[:], w.Source[:], last)
-			if err == nil {
-				inserted, err = result.RowsAffected()
-			}
-		} else {
-			_, err = conn.ExecContext(ctx, insertFurther, w.Source[:], seq+1, pos, clk, piece, w.Owner[:])
-		}
+		_, err := w.insert.ExecContext(ctx, w.Source[:], seq+1, pos, clk, piece, w.Owner[:])
 		switch {
-		case err != nil && isDuplicate(err), err == nil && inserted != 1:
+		case err != nil && isDuplicate(err):
 			return ErrFenced
 		case err != nil:
 			return fmt.Errorf("insert marker %d: %w", seq+1, err)
@@ -154,8 +157,8 @@ func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, positi
 	return seq, nil
 }
 
-// Close releases the prepared statement.
-func (w *Writer) Close() error { return w.fenced.Close() }
+// Close releases the prepared statements.
+func (w *Writer) Close() error { return errors.Join(w.lock.Close(), w.insert.Close()) }
 
 // Fence is the fault of a link whose target is applied to by another process.
 func Fence(target string) *fault.Error {

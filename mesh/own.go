@@ -51,7 +51,7 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	}
 	o := &owner{
 		mesh: m, member: x, profile: p, state: conflict.NewState(p.identity.ID, topology, limits),
-		definitions: applier.NewDefinitions(), watermark: &applier.Watermark{},
+		definitions: applier.NewDefinitions(), watermark: &applier.Watermark{}, indexed: len(m.into(x)) > 0,
 		position: position, clock: clock,
 	}
 	o.state.Checkpoint(position, clock)
@@ -128,6 +128,7 @@ type owner struct {
 	state       *conflict.State
 	definitions *applier.Definitions
 	watermark   *applier.Watermark
+	indexed     bool // links lead to this server
 
 	// Of the tailer's goroutine: what has been fed.
 	position change.GTIDSet
@@ -172,20 +173,21 @@ func (o *owner) tail(ctx context.Context) error {
 
 // Transaction implements canal.Feed.
 func (o *owner) Transaction(tx *change.Transaction) error {
-	switch tx.Kind {
-	case change.Local:
+	switch kind := tx.Kind; {
+	case !o.indexed && (kind == change.Local || kind == change.Replicated):
+		// Nothing is applied here, so nothing can conflict.
+	case kind == change.Local:
 		if err := o.local(tx); err != nil {
 			return err
 		}
 		o.changed.Store(true)
-	case change.Replicated:
+	case kind == change.Replicated:
 		if err := o.state.Replicated(tx.Marker); err != nil {
 			return err
 		}
 		o.changed.Store(true)
-	case change.Definition:
+	case kind == change.Definition:
 		o.definitions.Forget()
-	case change.Passive:
 	}
 	o.position.Add(tx.GTID)
 	o.clock = tx.Clock
