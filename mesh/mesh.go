@@ -107,6 +107,7 @@ func (m *Mesh) runMember(ctx context.Context, x *member) {
 		}
 		x.trouble.clear(Running)
 		m.announce()
+		m.wakeLinks(x)
 		return m.serve(ctx, x)
 	})
 }
@@ -151,6 +152,15 @@ func (l *link) hold(x *member) {
 		return
 	}
 	_ = l.trouble.set(&fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy})
+}
+
+// wakeLinks has links that wait for a server tried at once: it answers again.
+func (m *Mesh) wakeLinks(x *member) {
+	for _, l := range m.links {
+		if _, state, _ := l.trouble.get(); state == Retrying && (l.from == x || l.to == x) {
+			l.trouble.again()
+		}
+	}
 }
 
 // announce wakes everybody who waits for a server to become known.

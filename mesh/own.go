@@ -165,6 +165,7 @@ func (o *owner) tail(ctx context.Context) error {
 			// Whatever answers at the address now may be another server, or configured otherwise.
 			if err = x.reach(ctx); err == nil {
 				x.trouble.clear(Running)
+				o.mesh.wakeLinks(x)
 				break
 			}
 		}

@@ -68,15 +68,37 @@ func (l *link) status() LinkStatus {
 	superseded, overwritten, speed := st.Superseded.Load(), st.Overwritten.Load(), l.rate.perSecond()
 	s.Transactions, s.Rows, s.LostRows = &transactions, &rows, &lost
 	s.SupersededRows, s.OverwrittenRows, s.RowsPerSecond = &superseded, &overwritten, &speed
-	if st.Running() {
-		lag := 0.0
-		if behind := st.Behind.Load(); behind != 0 {
-			lag = max(0, time.Since(change.Time(behind).Wall()).Seconds())
-		}
-		s.LagSeconds = &lag
-		if state == Running && lag > catchUpAfter.Seconds() {
-			s.State = CatchingUp
-		}
+	if !st.Running() {
+		return s
+	}
+	if cut := l.from.cutOff(); cut != nil {
+		s.State, s.Error = Retrying, cut
+		return s
+	}
+	lag := 0.0
+	if behind := st.Behind.Load(); behind != 0 {
+		lag = max(0, time.Since(change.Time(behind).Wall()).Seconds())
+	}
+	s.LagSeconds = &lag
+	if state == Running && lag > catchUpAfter.Seconds() {
+		s.State = CatchingUp
 	}
 	return s
+}
+
+// cutOff is why nothing comes from a server at present, nil when its binlog is being read. Links wait a moment before they
+// give up by themselves; nobody should take them for running meanwhile.
+func (m *member) cutOff() *Fault {
+	m.mu.Lock()
+	hub := m.hub
+	m.mu.Unlock()
+	if hub == nil {
+		return nil
+	}
+	stats := hub.Stats()
+	if stats.Connected || stats.Private > 0 {
+		return nil
+	}
+	f, _, _ := m.trouble.get()
+	return f
 }
