@@ -88,6 +88,9 @@ func (r *routing) route(ctx context.Context, q server.Querier, t *change.Table) 
 	route := Route{Table: t.Name, Path: Replay, Reason: reason}
 	if !decided.replay {
 		route.Path = Portable
+		if err := checkTriggers(target); err != nil {
+			return routed{}, err
+		}
 		if _, err := planTable(t, target, r.opt.SourceFlavor != r.opt.Flavor); err != nil {
 			return routed{}, err
 		}
@@ -95,4 +98,15 @@ func (r *routing) route(ctx context.Context, q server.Querier, t *change.Table) 
 	r.opt.Routes.set(route)
 	r.known[t] = decided
 	return decided, nil
+}
+
+// checkTriggers refuses triggers that would fire for rows written by SQL: what they did on the origin arrives by itself.
+func checkTriggers(target *server.Table) error {
+	for _, trigger := range target.Triggers {
+		if !trigger.Guarded() {
+			return fault.New(fault.Precondition, trigger.Remedy(),
+				"trigger %s of table %s would fire for rows that are applied by SQL", trigger.Name, target.Name)
+		}
+	}
+	return nil
 }

@@ -98,6 +98,9 @@ func (t *tailer) split(e event, m *mapped) (*change.RowsEvent, error) {
 	}
 	ev := &change.RowsEvent{Table: m.table, Data: e}
 	if err := image.Split(ev, sum); err != nil {
+		if f, ok := fault.As(err); ok {
+			return nil, t.refuse(f.Remedy, "rows of %s: %s", m.name, f.Text())
+		}
 		return nil, fmt.Errorf("read rows of %s in transaction %s of %s: %w", m.name, t.tx.gtid, t.opts.Name, err)
 	}
 	return ev, nil

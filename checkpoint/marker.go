@@ -103,7 +103,7 @@ func NewWriter(ctx context.Context, conn *sql.Conn, source change.ServerID, owne
 	}
 	insert, err := conn.PrepareContext(ctx, insert)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare the marker: %w", err), lock.Close())
+		return nil, fmt.Errorf("prepare the marker: %w", err) // the session, which holds the other statement, is given up
 	}
 	return &Writer{Source: source, Owner: owner, lock: lock, insert: insert}, nil
 }
@@ -162,6 +162,6 @@ func (w *Writer) Close() error { return errors.Join(w.lock.Close(), w.insert.Clo
 
 // Fence is the fault of a link whose target is applied to by another process.
 func Fence(target string) *fault.Error {
-	return fault.New(fault.Fenced, "stop one of the two processes; then it is tried again by itself",
+	return fault.New(fault.Fenced, "stop one of the two processes; then it is tried again within a minute, or at once by `replicator link resume`",
 		"another process applies to %s: it has committed the number that this process was about to take", target)
 }

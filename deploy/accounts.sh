@@ -2,7 +2,7 @@
 # as `replicator init --grants` prints them.
 if command -v mariadbd >/dev/null; then
 	global='REPLICATION SLAVE, BINLOG MONITOR, BINLOG REPLAY, BINLOG ADMIN'
-	tables='SELECT, INSERT, UPDATE, DELETE'
+	tables='TRIGGER, SELECT, INSERT, UPDATE, DELETE'
 else
 	global='REPLICATION SLAVE, REPLICATION CLIENT, REPLICATION_APPLIER'
 	tables='TRIGGER, SELECT, INSERT, UPDATE, DELETE'

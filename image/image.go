@@ -102,7 +102,8 @@ func (l *layout) header(data []byte, checksum bool) (h header, end int, err erro
 	for _, m := range bitmaps {
 		if !l.full(m) {
 			return header{}, 0, fault.New(fault.UnknownEvent,
-				"set binlog_row_image = FULL on the source, globally and in every session, and copy the table again",
+				"set binlog_row_image = FULL on the source, globally and in every session, and copy the tables again: replicator resync table "+
+					"or clone; before a version has them: docs/operations.md, Starting over",
 				"a rows event does not hold all columns")
 		}
 	}

@@ -100,6 +100,7 @@ func (m *Mesh) runMember(ctx context.Context, x *member) {
 	report := func(f *fault.Error, pause time.Duration) {
 		logFault(x.log, "server cannot take part", f, pause)
 		m.holdLinks(x)
+		x.server.Renew()
 	}
 	supervise(ctx, x.trouble, report, func(ctx context.Context) error {
 		if err := x.reach(ctx); err != nil {

@@ -24,7 +24,13 @@ const (
 // runLink keeps one link running until the context ends.
 func (o *owner) runLink(ctx context.Context, l *link) {
 	log := o.mesh.log.Named("link").With(zap.String("from", l.from.config.Name), zap.String("to", l.to.config.Name))
-	report := func(f *fault.Error, pause time.Duration) { logFault(log, "link is held up", f, pause) }
+	report := func(f *fault.Error, pause time.Duration) {
+		logFault(log, "link is held up", f, pause)
+		if !f.Class.Transient() { // what a person has done about it may show in new sessions only
+			l.from.server.Renew()
+			l.to.server.Renew()
+		}
+	}
 	supervise(ctx, l.trouble, report, func(ctx context.Context) error {
 		if err := l.waitForSource(ctx); err != nil {
 			return err

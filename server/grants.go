@@ -102,6 +102,8 @@ func (mariadb) needed(role Role) []privilege {
 		name: "BINLOG ADMIN", others: []string{"SUPER"},
 		why:      "switches row annotations off for its own sessions",
 		optional: "every replayed statement is then logged a second time as text",
+	}, {
+		name: "TRIGGER", scope: replicatedDB, why: "sees the bodies of triggers, which would fire where rows are applied by SQL",
 	}}, common...)
 }
 

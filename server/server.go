@@ -34,9 +34,10 @@ type Options struct {
 type Server struct {
 	Name string
 
-	pool      *sql.DB
-	connector *connector
-	config    *config.Server
+	pool        *sql.DB
+	connections int // that the pool may keep
+	connector   *connector
+	config      *config.Server
 }
 
 // Open makes the pool. It does not connect yet; an error means that the TLS files cannot be used. Close ends it.
@@ -58,7 +59,7 @@ func Open(c *config.Server, o Options) (*Server, error) {
 	pool.SetMaxOpenConns(o.Connections)
 	pool.SetMaxIdleConns(o.Connections)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
-	return &Server{Name: c.Name, pool: pool, connector: connector, config: c}, nil
+	return &Server{Name: c.Name, pool: pool, connections: o.Connections, connector: connector, config: c}, nil
 }
 
 // DB is the pool of the applier's account.
@@ -66,6 +67,12 @@ func (s *Server) DB() *sql.DB { return s.pool }
 
 // Endpoint is the address that the newest connection reached, the first configured one before that.
 func (s *Server) Endpoint() string { return s.connector.endpoint() }
+
+// Renew ends the connections that nobody uses: sessions keep the privileges they had when they began.
+func (s *Server) Renew() {
+	s.pool.SetMaxIdleConns(0)
+	s.pool.SetMaxIdleConns(s.connections)
+}
 
 // Close ends the pool.
 func (s *Server) Close() error { return s.pool.Close() }

@@ -70,6 +70,14 @@ type Trigger struct {
 	Statement string
 }
 
+// Remedy is what to do about a trigger that is not guarded.
+func (t Trigger) Remedy() string {
+	if t.Statement == "" {
+		return "GRANT TRIGGER on the table's database to the account: without it the trigger's body cannot be seen"
+	}
+	return "put its body into IF @replicator_apply IS NULL THEN … END IF: what it did on the origin arrives by itself"
+}
+
 // Guarded reports whether the trigger looks at the session variable @replicator_apply, which the applier sets to 1: such a
 // trigger does nothing for rows that it applies by SQL.
 func (t Trigger) Guarded() bool {

@@ -191,7 +191,7 @@ func compareTables(ctx context.Context, r *report, l link, source, target *Table
 	}
 	for _, trigger := range target.Triggers {
 		r.check(trigger.Guarded(), Fail, "trigger "+trigger.Name,
-			"put its body into IF @replicator_apply IS NULL THEN … END IF: what it did on the origin arrives by itself",
+			trigger.Remedy(),
 			"fires for applied rows, because rows from %s are applied by SQL", l.from.Name)
 	}
 	r.findings = slices.DeleteFunc(r.findings, func(f Finding) bool { return f.State == Pass })
