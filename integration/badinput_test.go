@@ -169,6 +169,9 @@ func TestPurgedBinlogStopsItsSource(t *testing.T) {
 			c.expectLinkFault("north", "east", mesh.Stopped, "binlog_purged", "north", "replicator")
 			c.expectLinkFault("north", "west", mesh.Stopped, "binlog_purged", "north", "replicator")
 			c.expectOthersGoOn()
+			if out, err := c.try("check"); err == nil || !strings.Contains(out, "history") {
+				t.Errorf("check passes a purged binlog (%v):\n%s", err, out)
+			}
 
 			// What docs/operations.md says under "Starting over".
 			c.stop()

@@ -129,9 +129,13 @@ func (s *Subject) checkTablePrivileges() []Finding {
 	return r.findings
 }
 
-// CheckLink makes the checks of every table that one link replicates, between the definitions on both of its ends.
+// CheckLink makes the checks of one link: whether its source's binlog still holds what the target needs, and every table
+// that it replicates, between the definitions on both of its ends.
 func CheckLink(ctx context.Context, from, to *Subject) []Finding {
 	var findings []Finding
+	history := &report{server: to.Name, info: to.Info}
+	checkHistory(ctx, history, from, to)
+	findings = append(findings, history.findings...)
 	weights := newWeightProbe(from, to)
 	targets := map[change.TableName]*Table{}
 	for _, t := range to.Tables {
