@@ -60,6 +60,9 @@ func TestUnusableServersHoldTheirOwnLinksOnly(t *testing.T) {
 	north.password = "wrong"
 	c.start()
 	c.expectFault(mesh.Retrying, "login", "Access denied", "password")
+	if s, err := c.status(); err != nil || s.Servers[2].Reachable == nil || !*s.Servers[2].Reachable {
+		t.Errorf("a server that refuses the login does not count as reachable: %+v, %v", s.Servers, err)
+	}
 	c.stop()
 	north.password = password
 

@@ -62,7 +62,8 @@ func (m *member) profile() *profile {
 // reach connects to the server, looks whether it is fit to take part, and finds out who it is. Afterwards profile is set.
 func (m *member) reach(ctx context.Context) error {
 	subject := server.Examine(ctx, m.server, m.mesh.config)
-	m.setAnswered(subject.Dialect != nil)
+	refused, _ := fault.As(server.Err(subject.Findings))
+	m.setAnswered(subject.Dialect != nil || refused != nil && refused.Class == fault.Login)
 	m.setSkew(subject)
 	for _, f := range subject.Findings {
 		if f.State == server.Warn {
