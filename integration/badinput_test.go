@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -60,9 +61,16 @@ func TestUnusableServersHoldTheirOwnLinksOnly(t *testing.T) {
 	north.password = "wrong"
 	c.start()
 	c.expectFault(mesh.Retrying, "login", "Access denied", "password")
-	if s, err := c.status(); err != nil || s.Servers[2].Reachable == nil || !*s.Servers[2].Reachable {
-		t.Errorf("a server that refuses the login does not count as reachable: %+v, %v", s.Servers, err)
-	}
+	await(t, 10*time.Second, func() error {
+		s, err := c.status()
+		if err != nil {
+			return err
+		}
+		if r := s.Servers[2].Reachable; r == nil || !*r {
+			return errors.New("a server that refuses the login does not count as reachable")
+		}
+		return nil
+	})
 	c.stop()
 	north.password = password
 
