@@ -17,6 +17,14 @@ type Table struct {
 	PrimaryKey []KeyPart // in key order; empty when the table has none
 	// MapEvent is the TABLE_MAP event as it stood in the binlog: header, body, and CRC32 where the format has one.
 	MapEvent []byte
+	// Settles is "" of a table as the binlog defines it. Else the events that refer to this value are tombstones: Deletes
+	// of rows of table Name by which a server settled a conflict of this kind (update_exists, parent_missing, …). The rows
+	// may never have existed there. Their before images are those of image.EncodeKey, and nothing but Name is set.
+	Settles string
+	// Numbered says that each server gives the rows numbers of its own (a change_log whose primary key is an
+	// AUTO_INCREMENT alone). Its events are Inserts only, the keys of their rows include the origin, and a target numbers
+	// them again.
+	Numbered bool
 }
 
 // Column is one column of a row image.

@@ -91,6 +91,16 @@ type ManifestEntry struct {
 	Keys  []Key // of all its row changes, those included that lost or changed nothing; an entry of many comes in parts
 }
 
+// LogRow is a row that an application wrote to its change_log: who changed which row, and why. A column that the
+// configuration does not name, or that is NULL, is "".
+type LogRow struct {
+	Table   string // the table's name, with or without its database, as the application wrote it
+	Key     string // the row's key, as the application wrote it
+	User    string
+	Comment string
+	Time    Time // 0: none
+}
+
 // Body gives the rows events of a transaction in order, from memory or from a spool file. It can be read any number of
 // times and by several links at once.
 type Body interface {
@@ -112,10 +122,15 @@ type Transaction struct {
 	Format    *Format
 	Statement *Statement // of a Definition
 	Marker    *Marker    // of a Replicated transaction
-	Body      Body       // of a Local transaction, else nil
-	Rows      int64      // row changes in Body
-	Bytes     int64      // size of Body's events
-	Spooled   bool       // Body is on disk: too large to hold in memory
+	Log       []LogRow   // of a Local transaction: what the application wrote about it to its change_log
+	Settles   string     // of a Local transaction by which an owner settled a conflict: its kind
+	// Originals are the rows of which a Local transaction states an older value again, with the version of the change that
+	// they are from.
+	Originals map[Key]Version
+	Body      Body  // of a Local transaction, else nil
+	Rows      int64 // row changes in Body
+	Bytes     int64 // size of Body's events
+	Spooled   bool  // Body is on disk: too large to hold in memory
 }
 
 // Events is a Body in memory.

@@ -2,6 +2,7 @@ package image
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -19,6 +20,9 @@ const (
 type Op struct {
 	Kind          change.RowKind
 	Before, After []byte
+	// Add are columns of an Update to which the difference of the images is added, whatever the row has in them; Only are
+	// those that it sets, nil is all. Both are for SQL alone: Build refuses them.
+	Add, Only []int
 }
 
 // AsIs returns the event as a statement of its own that BINLOG can replay: its TABLE_MAP event, then the event with the
@@ -86,6 +90,9 @@ func appendRun(out []byte, ev *change.RowsEvent, h header, f *change.Format, ops
 		out = append(out, bitmap...)
 	}
 	for _, op := range ops {
+		if op.Add != nil || op.Only != nil {
+			return nil, errors.New("bug: an event cannot add to a column, or leave one out")
+		}
 		if (len(op.Before) > 0) != (op.Kind != change.Insert) || (len(op.After) > 0) != (op.Kind != change.Delete) {
 			return nil, fmt.Errorf("bug: %s with images of %d and %d bytes", op.Kind, len(op.Before), len(op.After))
 		}

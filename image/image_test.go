@@ -129,7 +129,7 @@ func TestBuildOfAll(t *testing.T) {
 	f := &change.Format{Checksum: true}
 	var list []Op
 	for _, r := range ev.Rows {
-		list = append(list, Op{ev.Kind, ev.Before(r), ev.After(r)})
+		list = append(list, Op{Kind: ev.Kind, Before: ev.Before(r), After: ev.After(r)})
 	}
 	built, err := Build(ev, f, list)
 	if err != nil {
@@ -308,7 +308,7 @@ func BenchmarkBuild(b *testing.B) {
 	f := &change.Format{Checksum: true}
 	var list []Op
 	for _, r := range ev.Rows[1:] {
-		list = append(list, Op{ev.Kind, ev.Before(r), ev.After(r)})
+		list = append(list, Op{Kind: ev.Kind, Before: ev.Before(r), After: ev.After(r)})
 	}
 	for b.Loop() {
 		if _, err := Build(ev, f, list); err != nil {

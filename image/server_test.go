@@ -232,6 +232,33 @@ func keysOf(t *testing.T, s *sandbox.Server, kind string, values []string) (keys
 			t.Fatal(err)
 		}
 		keys = append(keys, ev.Rows[0].Key.String())
+		decodedKeyAgrees(t, keyer, ev)
 	}
 	return keys
+}
+
+// decodedKeyAgrees checks that the decoded values of a row, and its encoded key, give the key that its image gives.
+func decodedKeyAgrees(t *testing.T, keyer *image.Keyer, ev *change.RowsEvent) {
+	t.Helper()
+	values, err := image.Values(ev.Table, ev.After(ev.Rows[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := image.EncodeKey(ev.Table, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, named, err := image.DecodeKey(ev.Table.Name, encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		table  *change.Table
+		values []image.Value
+	}{{ev.Table, values}, {table, named}} {
+		key, err := keyer.RowKey(t.Context(), row.table, row.values)
+		if err != nil || key != ev.Rows[0].Key {
+			t.Errorf("%d columns: the decoded row has key %s (%v), its image %s", len(row.values), key, err, ev.Rows[0].Key)
+		}
+	}
 }

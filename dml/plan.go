@@ -1,4 +1,9 @@
-package applier
+// Package dml says row changes in SQL for a target's table, and reads the target's rows back, both without loss: values
+// are those of package image, in terms of the table that the rows come from, and columns are matched by name.
+//
+// The statements need sessions with the settings of package server: strict sql_mode that takes zero and invalid dates,
+// time_zone +00:00, clientFoundRows; and SET NAMES utf8mb4.
+package dml
 
 import (
 	"fmt"
@@ -26,6 +31,7 @@ type columnPlan struct {
 	labels     []uint64 // target's value for each label of the source: index of an ENUM (from 1), bit of a SET (from 0)
 	set        bool
 	generated  bool // by the target: it can name a row, and is never written
+	automatic  bool // changes by itself with its row: ON UPDATE
 	keyPrefix  int  // of a key column: how many characters count, 0 = all
 }
 
@@ -39,31 +45,37 @@ const (
 	jsonSafe           // text into MySQL's JSON: refused where MySQL would change it
 )
 
-// tablePlan is how the rows of one source table are written into one target table.
-type tablePlan struct {
+// Plan is how the rows of one source table are written into one target table, and read from it. It is immutable.
+type Plan struct {
 	source  *change.Table
 	target  *server.Table
 	name    string // quoted
 	columns []columnPlan
 	keys    []int // into columns, in key order
 	head    string
-	// batch says that rows of one kind may share a statement: no foreign key makes their order matter.
-	batch bool
+	batch   bool
 }
 
 const definitionRemedy = "make the definitions of the table equal on both servers, or leave it out of the replicated tables"
 
-// planTable matches the columns of source and target by name. What cannot be carried over without loss is a fault of
+// Source is the table that the rows come from.
+func (p *Plan) Source() *change.Table { return p.source }
+
+// Target is the table that they are written into.
+func (p *Plan) Target() *server.Table { return p.target }
+
+// Batch reports whether rows of one kind may share a statement: no foreign key makes their order matter.
+func (p *Plan) Batch() bool { return p.batch }
+
+// NewPlan matches the columns of source and target by name. What cannot be carried over without loss is a fault of
 // class Definition: nothing is approximated. mixed says that the two servers are of different flavors.
-func planTable(source *change.Table, target *server.Table, mixed bool) (*tablePlan, error) {
-	refuse := func(format string, args ...any) error {
-		return fault.New(fault.Definition, definitionRemedy, "table %s cannot be written to the target: %s", source.Name,
-			fmt.Sprintf(format, args...))
-	}
+func NewPlan(source *change.Table, target *server.Table, mixed bool) (*Plan, error) {
+	p := &Plan{source: source, target: target}
+	refuse := p.refuse
 	if target == nil {
 		return nil, refuse("it does not exist there")
 	}
-	p := &tablePlan{source: source, target: target, batch: len(target.ForeignKeys) == 0}
+	p.batch = len(target.ForeignKeys) == 0
 	p.name = server.Quote(target.Name.Database) + "." + server.Quote(target.Name.Table)
 	seen := make([]bool, len(target.Columns))
 	for i := range source.Columns {
@@ -78,7 +90,13 @@ func planTable(source *change.Table, target *server.Table, mixed bool) (*tablePl
 		if why != "" && !t.Generated {
 			return nil, refuse("column %s: %s", s.Name, why)
 		}
-		c.source, c.generated = i, t.Generated
+		c.source, c.generated, c.automatic = i, t.Generated, t.AutoUpdate
+		if source.Numbered && source.PrimaryKey[0].Column == i {
+			if !t.AutoIncrement {
+				return nil, refuse("each server numbers its rows by itself, and column %s is no AUTO_INCREMENT there", t.Name)
+			}
+			c.generated = true
+		}
 		if why == "" {
 			p.columns = append(p.columns, c)
 		}
@@ -101,8 +119,13 @@ func planTable(source *change.Table, target *server.Table, mixed bool) (*tablePl
 	return p, nil
 }
 
+func (p *Plan) refuse(format string, args ...any) error {
+	return fault.New(fault.Definition, definitionRemedy, "table %s cannot be written to the target: %s", p.source.Name,
+		fmt.Sprintf(format, args...))
+}
+
 // planKey finds the columns that name a row. Both tables must have the same primary key.
-func (p *tablePlan) planKey() string {
+func (p *Plan) planKey() string {
 	if len(p.source.PrimaryKey) == 0 || len(p.source.PrimaryKey) != len(p.target.PrimaryKey) {
 		return "the primary keys differ"
 	}

@@ -1,11 +1,14 @@
-package applier
+package dml
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math"
 	"strconv"
+	"unicode"
+	"unicode/utf8"
 
 	"replicator/fault"
 	"replicator/image"
@@ -17,21 +20,20 @@ const inlineBytes = 1 << 12
 
 // appendValue appends a column's value as an expression that the target's column takes unchanged. Texts carry their own
 // character set, so that the connection's does not matter.
-func (c *columnPlan) appendValue(r *rendered, values []image.Value) error {
-	v := values[c.source]
+func (c *columnPlan) appendValue(r *Statement, v image.Value) error {
 	switch v.Kind {
 	case image.Null:
-		r.text = append(r.text, "NULL"...)
+		r.Text = append(r.Text, "NULL"...)
 	case image.Int:
-		r.text = strconv.AppendInt(r.text, v.Int, 10)
+		r.Text = strconv.AppendInt(r.Text, v.Int, 10)
 	case image.Uint:
 		return c.appendUint(r, v.Uint)
 	case image.Float, image.Double:
 		r.appendFloat(v.Float)
 	case image.Number:
-		r.text = append(r.text, v.Bytes...)
+		r.Text = append(r.Text, v.Bytes...)
 	case image.Time:
-		r.text = append(append(append(r.text, '\''), v.Bytes...), '\'')
+		r.Text = append(append(append(r.Text, '\''), v.Bytes...), '\'')
 	case image.Text:
 		if c.json == jsonSafe {
 			if err := survivesJSON(v.Bytes); err != nil {
@@ -56,7 +58,7 @@ func (c *columnPlan) refuse(format string, args ...any) error {
 }
 
 // appendUint appends a number as it is, and the labels of ENUM and SET as the target's numbers for them.
-func (c *columnPlan) appendUint(r *rendered, v uint64) error {
+func (c *columnPlan) appendUint(r *Statement, v uint64) error {
 	switch {
 	case c.labels == nil:
 	case c.set:
@@ -68,50 +70,59 @@ func (c *columnPlan) appendUint(r *rendered, v uint64) error {
 		}
 		v = mask
 	case v == 0:
-		r.loose = true
+		r.Loose = true
 	case v > uint64(len(c.labels)):
 		return c.refuse("the ENUM has no label %d", v)
 	default:
 		v = c.labels[v-1]
 	}
-	r.text = strconv.AppendUint(r.text, v, 10)
+	r.Text = strconv.AppendUint(r.Text, v, 10)
 	return nil
 }
 
 // appendFloat appends a number that reads back bit by bit. A FLOAT is a double here, never shortened to its own digits.
-func (r *rendered) appendFloat(f float64) {
-	if f == 0 && math.Signbit(f) { // as text it would lose its sign
-		r.text = append(r.text, '?')
-		r.args = append(r.args, f)
+func (r *Statement) appendFloat(f float64) {
+	if f == 0 && math.Signbit(f) && !r.literal { // as text it would lose its sign
+		r.Text = append(r.Text, '?')
+		r.Args = append(r.Args, f)
 		return
 	}
-	r.text = strconv.AppendFloat(r.text, f, 'e', -1, 64)
+	r.Text = strconv.AppendFloat(r.Text, f, 'e', -1, 64)
 }
 
-func (c *columnPlan) appendText(r *rendered, b []byte) {
-	if len(b) > inlineBytes && (c.charset == "utf8mb4" || c.charset == "utf8mb3") { // what the connection speaks
-		r.text = append(r.text, '?')
-		r.args = append(r.args, b)
+func (c *columnPlan) appendText(r *Statement, b []byte) {
+	if r.literal && (c.charset == "utf8mb4" || c.charset == "utf8mb3") && isReadable(b) {
+		r.Text = fmt.Appendf(r.Text, "'%s'", bytes.ReplaceAll(b, []byte("'"), []byte("''")))
 		return
 	}
-	r.text = append(r.text, c.introducer...)
+	if len(b) > inlineBytes && !r.literal && (c.charset == "utf8mb4" || c.charset == "utf8mb3") { // what the connection speaks
+		r.Text = append(r.Text, '?')
+		r.Args = append(r.Args, b)
+		return
+	}
+	r.Text = append(r.Text, c.introducer...)
 	r.appendHex(b)
 }
 
-func (r *rendered) appendHex(b []byte) {
-	r.text = append(r.text, "X'"...)
-	r.text = hex.AppendEncode(r.text, b)
-	r.text = append(r.text, '\'')
+// isReadable reports whether a text can stand in quotes as it is.
+func isReadable(b []byte) bool {
+	return utf8.Valid(b) && bytes.IndexFunc(b, func(c rune) bool { return c == '\\' || !unicode.IsPrint(c) }) < 0
 }
 
-func (c *columnPlan) appendBinary(r *rendered, b []byte) error {
+func (r *Statement) appendHex(b []byte) {
+	r.Text = append(r.Text, "X'"...)
+	r.Text = hex.AppendEncode(r.Text, b)
+	r.Text = append(r.Text, '\'')
+}
+
+func (c *columnPlan) appendBinary(r *Statement, b []byte) error {
 	switch {
 	case c.geometry && len(b) >= 4 && binary.LittleEndian.Uint32(b) != 0:
 		return c.refuse("the flavors disagree about spatial reference system %d", binary.LittleEndian.Uint32(b))
 	}
-	if len(b) > inlineBytes {
-		r.text = append(r.text, '?')
-		r.args = append(r.args, b)
+	if len(b) > inlineBytes && !r.literal {
+		r.Text = append(r.Text, '?')
+		r.Args = append(r.Args, b)
 		return nil
 	}
 	r.appendHex(b)

@@ -1,4 +1,4 @@
-package applier
+package dml
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 // appendTypedJSON appends an expression that makes a JSON value again with the types that it has on the source, which its
 // text alone does not say: DECIMAL, DATE, TIME and DATETIME inside of JSON. Other SQL types cannot be made by an
 // expression.
-func (c *columnPlan) appendTypedJSON(r *rendered, v image.Value) error {
+func (c *columnPlan) appendTypedJSON(r *Statement, v image.Value) error {
 	n, err := image.ParseJSON(v.Document)
 	if err != nil {
 		return c.refuse("%v", err)
@@ -28,55 +28,55 @@ func (c *columnPlan) appendTypedJSON(r *rendered, v image.Value) error {
 		return nil
 	}
 	if n.SQLType != 0 {
-		r.text = append(r.text, "CAST("...)
-		defer func() { r.text = append(r.text, " AS JSON)"...) }()
+		r.Text = append(r.Text, "CAST("...)
+		defer func() { r.Text = append(r.Text, " AS JSON)"...) }()
 	}
 	return c.appendNode(r, &n)
 }
 
-func (c *columnPlan) appendNode(r *rendered, n *image.JSONNode) error {
+func (c *columnPlan) appendNode(r *Statement, n *image.JSONNode) error {
 	if n.IsPlain() {
-		r.text = append(r.text, "CAST("...)
+		r.Text = append(r.Text, "CAST("...)
 		c.appendText(r, n.Text)
-		r.text = append(r.text, " AS JSON)"...)
+		r.Text = append(r.Text, " AS JSON)"...)
 		return nil
 	}
 	switch n.SQLType {
 	case 0:
 		return c.appendContainer(r, n)
 	case mysql.MYSQL_TYPE_NEWDECIMAL:
-		r.text = fmt.Appendf(r.text, "CAST('%s' AS DECIMAL(%d,%d))", n.Text, n.Precision, n.Scale)
+		r.Text = fmt.Appendf(r.Text, "CAST('%s' AS DECIMAL(%d,%d))", n.Text, n.Precision, n.Scale)
 	case mysql.MYSQL_TYPE_DATE:
-		r.text = fmt.Appendf(r.text, "CAST('%s' AS DATE)", n.Text)
+		r.Text = fmt.Appendf(r.Text, "CAST('%s' AS DATE)", n.Text)
 	case mysql.MYSQL_TYPE_TIME:
-		r.text = fmt.Appendf(r.text, "CAST('%s' AS TIME(6))", n.Text)
+		r.Text = fmt.Appendf(r.Text, "CAST('%s' AS TIME(6))", n.Text)
 	case mysql.MYSQL_TYPE_DATETIME:
-		r.text = fmt.Appendf(r.text, "CAST('%s' AS DATETIME(6))", n.Text)
+		r.Text = fmt.Appendf(r.Text, "CAST('%s' AS DATETIME(6))", n.Text)
 	default:
 		return c.refuse("its JSON holds a value of SQL type %d, which no expression can make", n.SQLType)
 	}
 	return nil
 }
 
-func (c *columnPlan) appendContainer(r *rendered, n *image.JSONNode) error {
+func (c *columnPlan) appendContainer(r *Statement, n *image.JSONNode) error {
 	name := "JSON_ARRAY("
 	if n.Object {
 		name = "JSON_OBJECT("
 	}
-	r.text = append(r.text, name...)
+	r.Text = append(r.Text, name...)
 	for i := range n.Items {
 		if i > 0 {
-			r.text = append(r.text, ',')
+			r.Text = append(r.Text, ',')
 		}
 		if n.Object {
 			c.appendText(r, n.Names[i])
-			r.text = append(r.text, ',')
+			r.Text = append(r.Text, ',')
 		}
 		if err := c.appendNode(r, &n.Items[i]); err != nil {
 			return err
 		}
 	}
-	r.text = append(r.text, ')')
+	r.Text = append(r.Text, ')')
 	return nil
 }
 
