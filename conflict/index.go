@@ -175,6 +175,20 @@ func (x *index) put(k change.Key, v change.Version, stamp uint32, admit func(cha
 	return nil
 }
 
+// replace gives a key that is in memory the stamp with this number, whose reference stays the caller's.
+func (x *index) replace(k change.Key, stamp uint32) bool {
+	s := x.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, ok := s.find(k)
+	if ok {
+		x.slab.hold(stamp)
+		x.slab.release(s.slots[i])
+		s.slots[i] = stamp
+	}
+	return ok
+}
+
 // sweep removes every entry whose stamp is stable.
 func (x *index) sweep(upTo func(change.ServerID) change.Time) {
 	stable := x.slab.stable(upTo)

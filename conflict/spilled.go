@@ -77,6 +77,7 @@ func (s *State) Sweep() error {
 	if now := (swept{s.stability.generation(), s.index.puts.Load()}); now != s.swept {
 		s.swept = now
 		s.index.sweep(s.stability.upTo)
+		s.originals.sweep(s.stability)
 	}
 	if s.spilled.isEmpty() {
 		return nil

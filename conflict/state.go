@@ -35,6 +35,8 @@ type Limits struct {
 	Store   Store
 	// Segments of the target's own binlog that the frontier tells apart; default 1024.
 	Segments int
+	// Lives says that there are tables with add columns: the beginning or end of a row takes the place of its updates.
+	Lives bool
 }
 
 // bytesPerEntry is what an entry may take before fewer than Limits.Entries are kept.
@@ -67,6 +69,7 @@ type State struct {
 	stability *stability
 	frontier  frontier
 	index     *index
+	originals originals
 
 	sweeping sync.Mutex
 	swept    swept      // what the last sweep of memory saw
@@ -210,6 +213,11 @@ func (s *State) put(stamp change.Stamp, keys []change.Key) error {
 		admit = func(k change.Key) (bool, error) { return s.recall(k, stamp.Version) }
 	}
 	for i, k := range keys {
+		if s.limits.Lives && isLife(k) {
+			if err := s.reset(RowKey(k), number); err != nil {
+				return err
+			}
+		}
 		if err := s.index.put(k, stamp.Version, number, admit); err != nil {
 			return err
 		}
@@ -221,6 +229,26 @@ func (s *State) put(stamp change.Stamp, keys []change.Key) error {
 	}
 	if s.full() {
 		return s.spill()
+	}
+	return nil
+}
+
+// reset puts the stamp with this number in the place of a key's entry, be it newer, if it has one.
+func (s *State) reset(k change.Key, number uint32) error {
+	if s.index.replace(k, number) || s.spilled.isEmpty() {
+		return nil
+	}
+	s.storing.Lock()
+	defer s.storing.Unlock()
+	_, ok, err := s.limits.Store.Get(k)
+	if err == nil && ok {
+		err = s.limits.Store.Remove(k)
+	}
+	if err != nil {
+		return fmt.Errorf("reset row %s in the spilled change index: %w", k, err)
+	}
+	if ok {
+		s.spilled.n.Add(-1)
 	}
 	return nil
 }

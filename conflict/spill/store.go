@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble"
-	"github.com/cockroachdb/pebble/bloom"
 	"github.com/cockroachdb/pebble/vfs"
 
 	"replicator/change"
@@ -27,6 +26,8 @@ type Store struct {
 	db     *pebble.DB
 	dir    string
 	broken *atomic.Pointer[error] // what pebble met in the background, such as a full disk
+	filter filter
+	size   int // entries; more after a Put that failed
 }
 
 var _ conflict.Store = (*Store)(nil)
@@ -48,10 +49,8 @@ func openOn(dir string, files vfs.FS) (*Store, error) {
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { broken.CompareAndSwap(nil, &err) },
 		},
-		Comparer: wholeKeys(),
 		Levels: []pebble.LevelOptions{{
-			Compression:  pebble.NoCompression, // hashes do not compress
-			FilterPolicy: bloom.FilterPolicy(10),
+			Compression: pebble.NoCompression, // hashes do not compress
 		}},
 		Logger:                      silent{},
 		MaxConcurrentCompactions:    func() int { return 1 },
@@ -76,27 +75,21 @@ func (s *Store) Close() error {
 
 // Get implements conflict.Store.
 func (s *Store) Get(key change.Key) (change.Stamp, bool, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{UseL6Filters: true}) // most keys asked for are absent: DB.Get reads a block
+	if !s.filter.has(key) {
+		return change.Stamp{}, false, nil
+	}
+	value, closer, err := s.db.Get(key[:])
+	if errors.Is(err, pebble.ErrNotFound) {
+		return change.Stamp{}, false, nil
+	}
 	if err != nil {
 		return change.Stamp{}, false, fmt.Errorf("read spilled row %s: %w", key, err)
 	}
-	var stamp change.Stamp
-	found := it.SeekPrefixGE(key[:])
-	if found {
-		stamp, err = decode(it.Value())
-	}
-	if err := errors.Join(err, it.Close()); err != nil {
+	stamp, err := decode(value)
+	if err := errors.Join(err, closer.Close()); err != nil {
 		return change.Stamp{}, false, fmt.Errorf("read spilled row %s: %w", key, err)
 	}
-	return stamp, found, nil
-}
-
-// wholeKeys makes the bloom filters work for whole keys.
-func wholeKeys() *pebble.Comparer {
-	c := *pebble.DefaultComparer
-	c.Split = func(key []byte) int { return len(key) }
-	c.Name = "replicator.whole-keys"
-	return &c
+	return stamp, true, nil
 }
 
 // Put implements conflict.Store.
@@ -107,7 +100,9 @@ func (s *Store) Put(entries []conflict.Stored) error {
 		return fmt.Errorf("spill %d rows to %s: %w", len(entries), s.dir, *err)
 	}
 	batch := s.db.NewBatchWithSize(64 * len(entries))
+	s.size += len(entries)
 	for _, e := range entries {
+		s.filter.add(e.Key)
 		if err := batch.Set(e.Key[:], encode(e.Stamp), nil); err != nil {
 			return errors.Join(fmt.Errorf("spill row %s: %w", e.Key, err), batch.Close())
 		}
@@ -123,7 +118,15 @@ func (s *Store) Remove(key change.Key) error {
 	if err := s.db.Delete(key[:], pebble.NoSync); err != nil {
 		return fmt.Errorf("delete spilled row %s: %w", key, err)
 	}
+	s.removed(1)
 	return nil
+}
+
+func (s *Store) removed(n int) {
+	s.size -= n
+	if s.size == 0 {
+		s.filter.clear()
+	}
 }
 
 // Sweep implements conflict.Store.
@@ -143,6 +146,7 @@ func (s *Store) Sweep(from change.Key, limit int, drop func(change.Version) bool
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return from, 0, false, fmt.Errorf("delete %d spilled rows: %w", len(gone), err)
 	}
+	s.removed(len(gone))
 	return next, len(gone), next == change.Key{}, nil
 }
 
