@@ -121,12 +121,8 @@ var ErrFenced = errors.New("the marker's predecessor is gone or its number is ta
 func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, position change.GTIDSet, clock change.Clock,
 	manifest []Entry, isDuplicate func(error) bool,
 ) (uint64, error) {
-	var one int
-	switch err := w.lock.QueryRowContext(ctx, w.Source[:], last).Scan(&one); {
-	case errors.Is(err, sql.ErrNoRows):
-		return 0, ErrFenced
-	case err != nil:
-		return 0, fmt.Errorf("lock marker %d: %w", last, err)
+	if err := w.Hold(ctx, last); err != nil {
+		return 0, err
 	}
 	pos, clk := []byte(position.String()), clock.AppendBinary(nil)
 	seq := last
@@ -155,6 +151,19 @@ func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, positi
 		}
 	}
 	return seq, nil
+}
+
+// Hold locks marker last in the open transaction: no other process can commit a marker before it ends, except on top of
+// this one. ErrFenced says that the marker is gone.
+func (w *Writer) Hold(ctx context.Context, last uint64) error {
+	var one int
+	switch err := w.lock.QueryRowContext(ctx, w.Source[:], last).Scan(&one); {
+	case errors.Is(err, sql.ErrNoRows):
+		return ErrFenced
+	case err != nil:
+		return fmt.Errorf("lock marker %d: %w", last, err)
+	}
+	return nil
 }
 
 // Close releases the prepared statements.

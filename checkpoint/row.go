@@ -54,6 +54,41 @@ func DecodeHeartbeatRow(t *change.Table, img []byte) (change.Context, error) {
 	return applied, nil
 }
 
+// TombstoneRow is one row of replicator.tombstone: what an owner's own transaction says about a row by which it settles a
+// conflict.
+type TombstoneRow struct {
+	Table  change.TableName
+	Key    change.Key
+	Reason string // the kind of conflict that it settles
+	// Row is image.EncodeKey of a row that leaves, though it may not be there; nil: the transaction changes the row itself.
+	Row []byte
+	// Clock is the time of the newest change that the transaction is against; its version is greater, wherever that change
+	// has been applied.
+	Clock change.Time
+	// Original is the version of the change whose value the transaction states again, or zero.
+	Original change.Version
+}
+
+// DecodeTombstoneRow reads an image of replicator.tombstone.
+func DecodeTombstoneRow(t *change.Table, img []byte) (TombstoneRow, error) {
+	var row TombstoneRow
+	columns, err := namedColumns(t, img)
+	if err == nil {
+		err = errors.Join(copyID(row.Key[:], columns["row_key"]), missing(columns, "database_name", "table_name", "reason", "key_columns", "clock", "origin", "time"))
+	}
+	if err == nil && len(columns["origin"].Bytes) > 0 {
+		err = copyID(row.Original.Origin[:], columns["origin"])
+		row.Original.Time = change.Time(columns["time"].Int)
+	}
+	if err != nil {
+		return TombstoneRow{}, fmt.Errorf("read a row of %s: %w", TombstoneTable, err)
+	}
+	row.Table = change.TableName{Database: string(columns["database_name"].Bytes), Table: string(columns["table_name"].Bytes)}
+	row.Reason, row.Row = string(columns["reason"].Bytes), columns["key_columns"].Bytes
+	row.Clock = change.Time(columns["clock"].Int)
+	return row, nil
+}
+
 func namedColumns(t *change.Table, img []byte) (map[string]image.Value, error) {
 	values, err := image.Values(t, img)
 	if err != nil {

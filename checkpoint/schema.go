@@ -20,6 +20,7 @@ const Schema = "replicator"
 var (
 	MarkerTable    = change.TableName{Database: Schema, Table: "marker"}
 	HeartbeatTable = change.TableName{Database: Schema, Table: "heartbeat"}
+	TombstoneTable = change.TableName{Database: Schema, Table: "tombstone"}
 )
 
 // Querier runs statements: a *sql.DB, *sql.Conn or *sql.Tx.
@@ -62,6 +63,71 @@ var migrations = [][]string{
   singleton TINYINT NOT NULL PRIMARY KEY COMMENT 'always 1',
   context   BLOB NOT NULL COMMENT 'per origin, the time up to which this server has applied it',
   beat_at   DATETIME(6) NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+	},
+	{
+		`CREATE TABLE IF NOT EXISTS replicator.conflict (
+  seq            BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  id             BINARY(8) NOT NULL COMMENT 'the conflict, the same on every server',
+  decided_at     DATETIME(6) NOT NULL,
+  database_name  VARCHAR(64) NOT NULL,
+  table_name     VARCHAR(64) NOT NULL,
+  row_key        VARBINARY(16) NOT NULL COMMENT 'hash of table and primary key',
+  key_columns    LONGTEXT NOT NULL COMMENT 'JSON: the primary key as people read it',
+  kind           VARCHAR(32) NOT NULL,
+  policy         VARCHAR(32) NOT NULL,
+  winner_origin  VARBINARY(16) NULL COMMENT 'NULL: not known',
+  winner_time    BIGINT NULL COMMENT 'version: microseconds since 1970',
+  winner_gtid    VARCHAR(128) NULL,
+  winner_user    TEXT NULL,
+  winner_comment TEXT NULL,
+  winner_row     LONGBLOB NULL COMMENT 'NULL: there is no row',
+  loser_origin   VARBINARY(16) NULL,
+  loser_time     BIGINT NULL,
+  loser_gtid     VARCHAR(128) NULL,
+  loser_user     TEXT NULL,
+  loser_comment  TEXT NULL,
+  loser_row      LONGBLOB NULL,
+  columns        LONGTEXT NOT NULL COMMENT 'JSON: the columns in which the rows differ',
+  restorable     TINYINT NOT NULL,
+  bytes          BIGINT NOT NULL COMMENT 'what this entry takes, for trimming',
+  state          VARCHAR(16) NOT NULL COMMENT 'open, acknowledged or restored',
+  state_at       DATETIME(6) NULL,
+  notified       TINYINT NOT NULL DEFAULT 0 COMMENT '1: everybody concerned has been told',
+  UNIQUE KEY id (id),
+  KEY untold (notified, seq),
+  KEY state (state, seq, id),
+  KEY age (decided_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+		`CREATE TABLE IF NOT EXISTS replicator.notice (
+  id         BINARY(8) NOT NULL COMMENT 'the conflict',
+  party      VARBINARY(320) NOT NULL COMMENT 'who is told: an address or the webhook',
+  claimed_by VARBINARY(16) NOT NULL COMMENT 'the process start that tells',
+  claimed_at DATETIME(6) NOT NULL,
+  sent_at    DATETIME(6) NULL,
+  message    VARCHAR(255) NULL COMMENT 'Message-ID',
+  PRIMARY KEY (id, party),
+  KEY party (party, sent_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+		`CREATE TABLE IF NOT EXISTS replicator.tombstone (
+  id            BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  database_name VARCHAR(64) NOT NULL,
+  table_name    VARCHAR(64) NOT NULL,
+  row_key       VARBINARY(16) NOT NULL COMMENT 'hash of table and primary key',
+  reason        VARCHAR(32) NOT NULL COMMENT 'the kind of conflict that is settled',
+  key_columns   LONGBLOB NULL COMMENT 'definition and values of the primary key; NULL: the row does not leave',
+  clock         BIGINT NOT NULL COMMENT 'the transaction is newer than this',
+  origin        VARBINARY(16) NULL COMMENT 'version of the change whose value the transaction states again',
+  time          BIGINT NULL,
+  written_at    DATETIME(6) NOT NULL,
+  KEY age (written_at)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+	},
+	{
+		`CREATE TABLE IF NOT EXISTS replicator.policies (
+  singleton TINYINT NOT NULL PRIMARY KEY COMMENT 'always 1',
+  policies  LONGTEXT NOT NULL COMMENT 'JSON: by what the owner decides conflicts here',
+  since     DATETIME(6) NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
 	},
 }
