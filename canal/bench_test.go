@@ -109,7 +109,7 @@ func benchServer(b *testing.B, o Options, start change.GTIDSet) {
 	b.ReportAllocs()
 	bytes, before := 0, cpu(b)
 	for b.Loop() {
-		t := newTailer(&o, newCatalog(o.Match), change.Clock{}, &counter{n: benchTransactions})
+		t := newTailer(&o, newCatalog(o.Match, o.Times), change.Clock{}, &counter{n: benchTransactions})
 		err := follow(b.Context(), &o, randomReplicaID(), start, t, func(_, n int) { bytes += n }, func() {})
 		t.close()
 		if !errors.Is(err, errEnough) {
@@ -124,7 +124,7 @@ func benchCore(b *testing.B, o Options, start change.GTIDSet) {
 	b.ReportAllocs()
 	bytes, before := 0, cpu(b)
 	for b.Loop() {
-		t := newTailer(&o, newCatalog(o.Match), change.Clock{}, &counter{n: benchTransactions})
+		t := newTailer(&o, newCatalog(o.Match, o.Times), change.Clock{}, &counter{n: benchTransactions})
 		var err error
 		for _, e := range events {
 			bytes += len(e)

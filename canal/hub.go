@@ -39,6 +39,7 @@ type Hub struct {
 
 	running atomic.Bool
 	stats   counters
+	missed  chan Start // see Missed
 
 	mu      sync.Mutex
 	ring    ring
@@ -50,7 +51,23 @@ type Hub struct {
 // NewHub makes a hub that does not read yet.
 func NewHub(o Options) *Hub {
 	o = o.withDefaults()
-	return &Hub{opts: o, tables: newCatalog(o.Match), subs: map[*Subscription]struct{}{}}
+	return &Hub{opts: o, tables: newCatalog(o.Match, o.Times), missed: make(chan Start, 1), subs: map[*Subscription]struct{}{}}
+}
+
+// Missed yields where a subscription stands that has lost the shared reader: a start for the next Run. It is for callers
+// that have no start of their own.
+func (h *Hub) Missed() <-chan Start { return h.missed }
+
+// miss offers a start to whoever runs the hub; the newest replaces one that nobody took.
+func (h *Hub) miss(start Start) {
+	select {
+	case <-h.missed:
+	default:
+	}
+	select {
+	case h.missed <- start:
+	default: // another subscription was faster
+	}
 }
 
 var errRunning = errors.New("bug: the hub is running already")
@@ -79,6 +96,10 @@ func (h *Hub) connected(base change.GTIDSet) {
 	defer h.mu.Unlock()
 	h.ring.reset(base)
 	h.live, h.failure = true, nil
+	select {
+	case <-h.missed: // it is not missed any more
+	default:
+	}
 	h.wakeAll()
 }
 

@@ -25,6 +25,8 @@ type Options struct {
 	Identity change.ServerID
 	// Match tells the replicated tables. It is never asked about the replicator schema. It must be pure.
 	Match func(change.TableName) bool
+	// Times says where the application gives the time of its changes. Optional: nowhere.
+	Times Times
 	// Weigher computes the sort weights of string keys. The server that is read is the one to ask.
 	Weigher image.Weigher
 	Logger  *zap.Logger

@@ -59,6 +59,9 @@ func (t *tailer) rows(ctx context.Context, e event) error {
 	switch {
 	case m.role == roleOther, m.role == roleMarker && !p.replicated, m.role != roleMarker && p.replicated:
 		return nil
+	case m.role == roleTimed:
+		t.hearPassing(e, m)
+		return nil
 	case e.kind() == replication.PARTIAL_UPDATE_ROWS_EVENT:
 		return t.refusePartial(m.name)
 	}
@@ -71,12 +74,34 @@ func (t *tailer) rows(ctx context.Context, e event) error {
 		return t.markers(ev)
 	case roleHeartbeat:
 		return t.heartbeats(ev)
-	case roleUser, roleOther:
+	case roleTombstone:
+		return t.tombstones(ev)
+	case roleUser, roleOther, roleTimed:
+	}
+	if err := p.told.hear(m.timing, ev); err != nil {
+		return t.malformed(err)
+	}
+	if m.table.Numbered && ev.Kind != change.Insert {
+		return nil // elsewhere the row has another number: each server trims its own log
 	}
 	if err := t.keyer.Keys(ctx, ev); err != nil {
 		return fmt.Errorf("compute row keys of %s in %s: %w", m.name, p.gtid, err)
 	}
+	if m.table.Numbered {
+		ownKeys(ev.Rows, t.opts.Identity)
+	}
 	return p.body.add(ev)
+}
+
+// hearPassing notes the times in rows that are not replicated. What cannot be read there holds none: it is the same for
+// every reader, and no reason to stop.
+func (t *tailer) hearPassing(e event, m *mapped) {
+	if ev, err := t.split(e, m); err == nil {
+		var told told
+		if told.hear(m.timing, ev) == nil {
+			t.tx.told.column = max(t.tx.told.column, told.column)
+		}
+	}
 }
 
 // split finds the rows in a rows event.
@@ -143,6 +168,40 @@ func (t *tailer) heartbeats(ev *change.RowsEvent) error {
 			return t.malformed(err)
 		}
 		t.tx.heard = t.tx.heard.Merge(heard)
+	}
+	return nil
+}
+
+// tombstones takes what an owner says about a transaction by which it settled a conflict: rows that leave are deletes like
+// those that an application makes. The trimming of old tombstones is not of interest.
+func (t *tailer) tombstones(ev *change.RowsEvent) error {
+	if ev.Kind != change.Insert {
+		return nil
+	}
+	for _, r := range ev.Rows {
+		row, err := checkpoint.DecodeTombstoneRow(ev.Table, ev.After(r))
+		if err != nil {
+			return t.malformed(err)
+		}
+		p := &t.tx
+		p.settles = row.Reason
+		p.raise = max(p.raise, row.Clock)
+		if row.Original != (change.Version{}) {
+			if p.originals == nil {
+				p.originals = map[change.Key]change.Version{}
+			}
+			p.originals[row.Key] = row.Original
+		}
+		if len(row.Row) == 0 || t.tables.roleOf(row.Table) != roleUser {
+			continue
+		}
+		gone := &change.RowsEvent{
+			Table: t.tables.tombstones(row.Table, row.Reason), Kind: change.Delete, Data: bytes.Clone(row.Row),
+			Rows: []change.Row{{Before: change.Span{Length: uint32(len(row.Row))}, Key: row.Key, NewKey: row.Key}},
+		}
+		if err := p.body.add(gone); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ const (
 	rowMemory         = int64(unsafe.Sizeof(change.Row{}))
 	eventMemory       = int64(unsafe.Sizeof(change.RowsEvent{})) + 16
 	transactionMemory = int64(unsafe.Sizeof(change.Transaction{})) + 64
+	logRowMemory      = int64(unsafe.Sizeof(change.LogRow{}))
 )
 
 func (c *collector) add(ev *change.RowsEvent) error {

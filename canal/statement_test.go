@@ -108,7 +108,7 @@ func TestUnknownEventsAreRefused(t *testing.T) {
 			continue
 		}
 		o := Options{Name: "east", Flavor: change.MySQL}.withDefaults()
-		tail := newTailer(&o, newCatalog(func(change.TableName) bool { return true }), change.Clock{}, &counter{n: 1})
+		tail := newTailer(&o, newCatalog(func(change.TableName) bool { return true }, Times{}), change.Clock{}, &counter{n: 1})
 		e := make(event, headerSize+20)
 		e[4] = byte(kind)
 		err := tail.read(t.Context(), e.seal(false))

@@ -138,6 +138,7 @@ func (s *Subscription) await(ctx context.Context) error {
 	if s.absent.IsZero() {
 		s.absent = time.Now()
 	}
+	s.hub.miss(s.position.clone()) // again after every attempt that failed
 	timer := time.NewTimer(s.hub.opts.Grace - time.Since(s.absent))
 	defer timer.Stop()
 	select {

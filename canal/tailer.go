@@ -49,6 +49,10 @@ type pending struct {
 	marker     *change.Marker
 	manifest   [][]byte       // its pieces
 	heard      change.Context // of heartbeat rows
+	told       told           // by the application, about the transaction
+	settles    string         // of tombstones
+	raise      change.Time    // of tombstones: what its version must exceed
+	originals  map[change.Key]change.Version
 	body       collector
 }
 
@@ -314,6 +318,7 @@ func (t *tailer) commit(e event) error {
 		if err := t.skew(tx); err != nil {
 			return err
 		}
+		t.clock.Raise(p.raise)
 		tx.Stamp.Context = t.clock.Context
 		tx.Stamp.Version = change.Version{Time: t.clock.Local(t.physical()), Origin: t.opts.Identity}
 		t.clock.Context = t.clock.Context.Merge(p.heard)
@@ -330,22 +335,24 @@ func (t *tailer) commit(e event) error {
 		if err != nil {
 			return err
 		}
-		tx.Kind, tx.Body = change.Local, body
+		tx.Kind, tx.Body, tx.Log = change.Local, body, p.told.rows
+		tx.Settles, tx.Originals = p.settles, p.originals
 		tx.Rows, tx.Bytes, tx.Spooled = p.body.rows, p.body.bytes, p.body.file != nil
-		memory += p.body.memory
+		memory += p.body.memory + p.told.memory
 	}
 	tx.Clock = t.clock
 	t.reset()
 	return t.out.transaction(tx, memory)
 }
 
-// physical is the transaction's own time. It is bounded by the server's commit time, because a session may set the
-// origin's commit time to anything.
+// physical is the transaction's own time: what the application says, or else the origin's commit time. It is bounded by
+// the server's commit time, because applications and sessions may write anything there.
 func (t *tailer) physical() change.Time {
+	at := t.tx.told.physical(t.tx.original)
 	if t.opts.MaxClockSkew > 0 {
-		return min(t.tx.original, t.tx.committed+change.Time(t.opts.MaxClockSkew.Microseconds()))
+		return min(at, t.tx.committed+change.Time(t.opts.MaxClockSkew.Microseconds()))
 	}
-	return t.tx.original
+	return at
 }
 
 // skew refuses a transaction from the future.
