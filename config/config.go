@@ -98,6 +98,8 @@ type Rule struct {
 	ExcludeColumns []string      `yaml:"exclude_columns"`
 	TimeColumn     string        `yaml:"time_column"`
 	Conflict       *RuleConflict `yaml:"conflict"`
+
+	pattern pattern
 }
 
 // RuleConflict is how conflicts of the tables of a rule are resolved and shown.
@@ -108,9 +110,6 @@ type RuleConflict struct {
 	Redact []string `yaml:"redact"`
 }
 
-// LastWriterWins is the policy of this version.
-const LastWriterWins = "last-writer-wins"
-
 // Conflict is how conflicts are noticed and resolved.
 type Conflict struct {
 	Policy       string        `yaml:"policy"`
@@ -119,12 +118,6 @@ type Conflict struct {
 	IndexLimit   int           `yaml:"index_limit"` // entries in memory, over all targets of the process
 	ChangeLog    *ChangeLog    `yaml:"change_log"`
 	Users        *Users        `yaml:"users"`
-}
-
-// ChangeLog is the application's own log of changes.
-type ChangeLog struct {
-	Table   string            `yaml:"table"`
-	Columns map[string]string `yaml:"columns"`
 }
 
 // Users tells who a user id of the change log is.
@@ -161,6 +154,7 @@ type SMTP struct {
 	Username string `yaml:"username"`
 	Password Secret `yaml:"password"`
 	TLS      string `yaml:"tls"`
+	CA       string `yaml:"ca"` // a PEM file; default: the system's authorities
 }
 
 // Webhook is an HTTP receiver of notices.

@@ -106,7 +106,7 @@ servers:
   west: {}
 links: [{from: east, to: east}, {from: east, to: north}, {from: east, to: west}, {from: east, to: west}]
 tables: {include: [staff], rules: [{match: "a.b", time_column: t, conflict: {add: [n]}}]}
-conflict: {policy: server-priority, max_clock_skew: soon, index_limit: many}
+conflict: {policy: server-priority, max_clock_skew: soon, index_limit: many, change_log: {table: "a.log_*"}}
 ddl: replicate
 on_error: retry
 http: {listen: "0.0.0.0:80", pprof: perhaps, password_hash: plain}
@@ -124,8 +124,8 @@ lease: {ttl: 100ms}
 	for _, want := range []string{
 		"mesh", "servers.east.endpoints[1]", "servers.east.password", "servers.east.tsl", "servers.east.tls.mode",
 		"servers.west", "servers.west.user", "servers.west.password_file", "servers.west.endpoints[0]", "links[0]",
-		"links[1].to", "links[3]", "tables.include[0]", "tables.rules[0].time_column", "tables.rules[0].conflict.add",
-		"conflict.policy", "conflict.max_clock_skew", "conflict.index_limit", "ddl", "on_error", "http.listen", "http.pprof",
+		"links[1].to", "links[3]", "tables.include[0]", "conflict.change_log.table", "tables.rules[0].conflict.add",
+		"conflict.priority", "conflict.max_clock_skew", "conflict.index_limit", "ddl", "on_error", "http.listen", "http.pprof",
 		"http.password_hash", "http.username", "apply.workers", "apply.group_bytes", "log", "lease.ttl",
 	} {
 		require.Contains(t, paths, want)

@@ -90,6 +90,33 @@ func parsePart(text string) (wildcard, string, error) {
 	return nil, "", errPattern
 }
 
+// Pattern says which tables are meant, as tables.include does. The zero value means none.
+type Pattern struct{ pattern }
+
+// ParsePattern reads database.table, in which * stands for any text and a part in backticks for itself.
+func ParsePattern(text string) (Pattern, error) {
+	p, err := parsePattern(text)
+	return Pattern{p}, err
+}
+
+// IsZero reports whether it is no pattern.
+func (p Pattern) IsZero() bool { return p.database == nil }
+
+// Matches reports whether a table is meant.
+func (p Pattern) Matches(name change.TableName) bool { return !p.IsZero() && p.matches(name) }
+
+// Like gives both parts for SQL's LIKE … ESCAPE '|'.
+func (p Pattern) Like() (database, table string) { return p.database.like(), p.table.like() }
+
+func (w wildcard) like() string {
+	escape := strings.NewReplacer("|", "||", "%", "|%", "_", "|_")
+	pieces := make([]string, len(w))
+	for i, piece := range w {
+		pieces[i] = escape.Replace(piece)
+	}
+	return strings.Join(pieces, "%")
+}
+
 // DatabaseOf returns the database part of a table pattern: a name, in which * stands for any text.
 func DatabaseOf(text string) (string, error) {
 	p, err := parsePattern(text)

@@ -37,6 +37,9 @@ func (v *validator) validate() {
 	v.validateServers()
 	v.validateLinks()
 	v.validateTables()
+	v.validatePolicies()
+	v.validateChangeLog()
+	v.validateNotify()
 	v.validateHTTP()
 	v.validateLimits()
 	v.oneOf("ddl", string(v.DDL), string(DDLIgnore), string(DDLHalt), "replicate")
@@ -210,13 +213,16 @@ func (v *validator) validateTables() {
 	if len(v.Tables.Include) == 0 {
 		v.problem("tables.include", `write ["*.*"] for every table, or leave include out`, "the list is empty")
 	}
-	for i, r := range v.Tables.Rules {
+	for i := range v.Tables.Rules {
+		r := &v.Tables.Rules[i]
 		path := fmt.Sprintf("tables.rules[%d].match", i)
 		if r.Match == "" {
 			v.problem(path, "name the tables", "is missing")
 			continue
 		}
-		v.patterns(path, []string{r.Match})
+		if compiled := v.patterns(path, []string{r.Match}); len(compiled) == 1 {
+			r.pattern = compiled[0]
+		}
 	}
 }
 
@@ -288,6 +294,9 @@ func (v *validator) validateLimits() {
 	atLeast("apply.group_rows", int64(v.Apply.GroupRows), 1)
 	atLeast("apply.group_bytes", int64(v.Apply.GroupBytes), 1024)
 	between("apply.group_time", v.Apply.GroupTime, time.Millisecond, time.Minute)
+	between("journal.keep", v.Journal.Keep, time.Minute, 100*365*24*time.Hour)
+	atLeast("journal.max_rows", v.Journal.MaxRows, 1)
+	atLeast("journal.max_value", int64(v.Journal.MaxValue), 64)
 	between("conflict.max_clock_skew", v.Conflict.MaxClockSkew, 10*time.Millisecond, 24*time.Hour)
 	between("http.max_lag", v.HTTP.MaxLag, time.Second, 365*24*time.Hour)
 	between("lease.ttl", v.Lease.TTL, 2*time.Second, time.Hour)
