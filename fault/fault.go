@@ -28,6 +28,7 @@ const (
 	DDL           Class = "ddl"
 	Row           Class = "row" // a row that the target refuses
 	Fenced        Class = "fenced"
+	Conflict      Class = "conflict" // the policy halt: a person decides
 	ClockSkew     Class = "clock"
 	Privilege     Class = "privilege"
 	Bug           Class = "bug"

@@ -17,7 +17,7 @@ func checkAutoIncrement(subjects []*Subject, c *config.Config) []Finding {
 		if a == nil || b == nil || a.Name > b.Name || !slices.Contains(c.Links, config.Link{From: l.To, To: l.From}) {
 			continue // each pair once, and only where both are written to
 		}
-		table := sharedAutoIncrement(a.Tables, b.Tables)
+		table := sharedAutoIncrement(a.Tables, b.Tables, c.Conflict.ChangeLog)
 		if table == "" || disjoint(a.Info, b.Info) {
 			continue
 		}
@@ -31,9 +31,13 @@ func checkAutoIncrement(subjects []*Subject, c *config.Config) []Finding {
 	return findings
 }
 
-// sharedAutoIncrement names the first table that has an AUTO_INCREMENT column on both servers.
-func sharedAutoIncrement(a, b []*Table) string {
+// sharedAutoIncrement names the first table that has an AUTO_INCREMENT column on both servers. The change log, whose rows
+// each server numbers for itself, is not among them.
+func sharedAutoIncrement(a, b []*Table, log *config.ChangeLog) string {
 	counts := func(t *Table) bool {
+		if log != nil && t.Name == log.Name {
+			return false
+		}
 		return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.AutoIncrement })
 	}
 	for _, t := range a {

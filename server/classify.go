@@ -157,11 +157,17 @@ func isNetwork(err error) bool {
 // IsMissingRow reports whether a replayed UPDATE or DELETE did not find its row.
 func IsMissingRow(err error) bool { return isNumber(err, errMissingRow) }
 
+// IsWriteRefused reports whether a statement tried to write in a transaction that may only read.
+func IsWriteRefused(err error) bool { return isNumber(err, 1792) }
+
 // IsDuplicateKey reports whether a row clashed with a primary or secondary unique key.
 func IsDuplicateKey(err error) bool { return isNumber(err, errDuplicateKey) || isNumber(err, 1586) }
 
 // IsForeignKey reports whether a row was refused for its parent or its children.
 func IsForeignKey(err error) bool { return isNumber(err, 1451, 1452, 1216, 1217) }
+
+// IsMissingParent reports whether a row was refused because the row that it refers to does not exist.
+func IsMissingParent(err error) bool { return isNumber(err, 1452, 1216) }
 
 // IsMissingTable reports whether a statement named a table or a database that is not there.
 func IsMissingTable(err error) bool { return isNumber(err, 1146, 1049) }
@@ -217,7 +223,7 @@ func remedy(class fault.Class, err error) string {
 		return "correct the row or the table on the target; then: replicator link resume"
 	case fault.Bug:
 		return "report it with the log"
-	case fault.Precondition, fault.UnknownEvent, fault.DDL, fault.Fenced, fault.ClockSkew:
+	case fault.Precondition, fault.UnknownEvent, fault.DDL, fault.Fenced, fault.ClockSkew, fault.Conflict:
 	}
 	return "run replicator check"
 }

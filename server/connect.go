@@ -90,6 +90,10 @@ func both(first, second error) error {
 	return fmt.Errorf("%w; %w", first, second)
 }
 
+// brokeEarly is what the driver says when nothing could be sent at all, and does not export
+// (https://github.com/go-sql-driver/mysql/blob/v1.10.1/errors.go, errBadConnNoWrite).
+const brokeEarly = "bad connection"
+
 func (k *connector) connect(ctx context.Context, i int, password string) (driver.Conn, error) {
 	// The timeout covers the handshake too: a paused server accepts connections and then stays silent.
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
@@ -99,6 +103,9 @@ func (k *connector) connect(ctx context.Context, i int, password string) (driver
 		return nil, err
 	}
 	conn, err := base.Connect(ctx)
+	if err != nil && err.Error() == brokeEarly {
+		err = fmt.Errorf("the connection broke while logging in: %w", mysql.ErrInvalidConn)
+	}
 	if err != nil {
 		return nil, err
 	}

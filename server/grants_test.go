@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"database/sql/driver"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -101,6 +102,7 @@ func tryEverything(t *testing.T, s *server.Server, f change.Flavor) {
 	conn, err := s.DB().Conn(ctx)
 	require.NoError(t, err)
 	defer conn.Close()
+	defer func() { _ = conn.Raw(func(any) error { return driver.ErrBadConn }) }() // the server ends such a session soon
 	require.NoError(t, d.ApplySession(ctx, conn, server.Session{}))
 	replay, err := d.CanReplay(ctx, conn)
 	require.NoError(t, err)

@@ -50,6 +50,8 @@ func Preflight(ctx context.Context, servers []*Server, c *config.Config) []Findi
 	}
 	findings = append(findings, Together(subjects, c)...)
 	findings = append(findings, checkAutoIncrement(subjects, c)...)
+	findings = append(findings, agreePolicies(ctx, subjects, c)...)
+	findings = append(findings, checkRules(subjects, c)...)
 	for _, l := range c.Links {
 		from, to := find(subjects, l.From), find(subjects, l.To)
 		if from == nil || to == nil || from.Tables == nil || to.Tables == nil {
@@ -204,6 +206,9 @@ func (s *Subject) checkIdentity(ctx context.Context, r *report, c *config.Config
 	case identity.Mesh != c.Mesh:
 		r.add(Fail, fault.Identity, name, "correct mesh in the configuration, or: replicator init --new-identity",
 			"the server belongs to the mesh %q, not to %q", identity.Mesh, c.Mesh)
+	case identity.Settings != c.FoldSettings():
+		r.add(Fail, fault.Configuration, name, "configure what the mesh was started with",
+			"the mesh was started with %s, the configuration says %s", identity.Settings, c.FoldSettings())
 	case identity.ServerUUID != s.Info.UUID && len(s.Config.Endpoints) == 1:
 		s.Identity = &identity
 		r.add(Warn, fault.Identity, name, "if the data was copied from another server of the mesh: "+

@@ -113,18 +113,18 @@ func TestBetweenServers(t *testing.T) {
 		"--server-id=" + id, "--lower-case-table-names=1", "--max-allowed-packet=32M",
 	}})
 	password := "same"
+	c := document(t, "all", password, a, b)
 	for _, s := range []*sandbox.Server{a, b} {
 		require.NoError(t, s.CreateAccount(t.Context(), "all", password, "ALL PRIVILEGES ON *.*"))
 		conn, err := s.DB().Conn(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, checkpoint.Migrate(t.Context(), conn))
-		identity := checkpoint.Identity{ID: change.ServerID{1}, Mesh: "test", Position: change.NewGTIDSet(change.MariaDB), ServerUUID: "x"}
+		identity := checkpoint.Identity{ID: change.ServerID{1}, Mesh: "test", Position: change.NewGTIDSet(change.MariaDB), ServerUUID: "x", Settings: c.FoldSettings()}
 		_, err = checkpoint.GiveBirth(t.Context(), conn, change.MariaDB, identity)
 		require.NoError(t, err)
 		require.NoError(t, conn.Close())
 		exec(t, s.DB(), "CREATE DATABASE app", "CREATE TABLE app.t (id INT PRIMARY KEY)")
 	}
-	c := document(t, "all", password, a, b)
 	require.Equal(t, []string{
 		"fail identity", "fail lower_case_table_names", "fail server_id", "warn identity", "warn max_allowed_packet",
 	}, names(preflight(t, c)))
@@ -167,6 +167,31 @@ func TestUnreachable(t *testing.T) {
 	require.Equal(t, fault.Network, findings[i].Class)
 	require.Equal(t, "other", findings[i].Server)
 	require.ErrorContains(t, server.Err(findings), "server other: connect: ")
+}
+
+// TestServerLeavesDuringCheck: a server that goes away between two of the questions about a table says nothing about the
+// table, and no person is needed.
+func TestServerLeavesDuringCheck(t *testing.T) {
+	var servers []*sandbox.Server
+	for _, flavor := range []sandbox.Flavor{sandbox.MariaDB118, sandbox.MariaDB1011} {
+		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+		require.NoError(t, s.CreateAccount(t.Context(), "all", "same", "ALL PRIVILEGES ON *.*"))
+		exec(t, s.DB(), "CREATE DATABASE app", "CREATE TABLE app.t (v VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci PRIMARY KEY)")
+		servers = append(servers, s)
+	}
+	c := document(t, "all", "same", servers...)
+	var subjects []*server.Subject
+	for _, s := range c.Servers {
+		subject := server.Examine(t.Context(), open(t, s), c)
+		subject.ReadTables(t.Context(), c)
+		subjects = append(subjects, subject)
+	}
+	require.Empty(t, names(server.CheckLink(t.Context(), subjects[0], subjects[1])))
+	require.NoError(t, servers[0].Kill())
+	findings := server.CheckLink(t.Context(), subjects[0], subjects[1])
+	i := slices.IndexFunc(findings, func(f server.Finding) bool { return f.Table == "app.t" && f.State == server.Fail })
+	require.GreaterOrEqual(t, i, 0)
+	require.Equal(t, fault.Network, findings[i].Class, findings[i].Message)
 }
 
 // TestTablesBetweenServers compares definitions on all pairs of flavors: equal ones must pass, the others fail one by one.

@@ -36,6 +36,8 @@ func (s *Subject) ReadTables(ctx context.Context, c *config.Config) {
 		s.Findings = append(s.Findings, s.checkTable(t)...)
 		s.Findings = append(s.Findings, s.checkParents(t, c)...)
 	}
+	s.Findings = append(s.Findings, s.checkTimes(c)...)
+	s.Findings = append(s.Findings, s.checkPolicies(c)...)
 	s.Findings = append(s.Findings, s.checkTablePrivileges()...)
 }
 

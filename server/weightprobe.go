@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -115,7 +116,12 @@ func compareKeyWeights(ctx context.Context, r *report, l link, source, target *T
 		if s.Collation == "" || t.Collation == "" || s.Charset != t.Charset || alike && s.Collation == t.Collation {
 			continue
 		}
-		if err := l.weights.compare(ctx, s, t); err != nil {
+		err := l.weights.compare(ctx, s, t)
+		switch refused := weightError(""); {
+		case err == nil:
+		case !errors.As(err, &refused) && Classify(err).Transient(): // the server went away meanwhile
+			r.failed("column "+t.Name, err)
+		default:
 			r.tableFail("column "+t.Name, "give it a collation that both servers know alike, such as utf8mb4_unicode_ci or utf8mb4_bin",
 				"is in a key, and its collations %s on %s and %s on %s cannot be used together: %v", s.Collation, l.from.Name,
 				t.Collation, l.to.Name, err)
