@@ -1,0 +1,135 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"replicator/checkpoint"
+	"replicator/fault"
+)
+
+// Where columns are merged, one change can lose some of its columns to one change and others to another one. Both are the
+// loss of the same change, and so one entry: what comes later is added to it.
+
+// merges reports whether an entry is about single columns.
+func (e *Entry) merges() bool {
+	return e.Policy == policyMerge && e.Winner.Row != nil && e.Loser.Row != nil
+}
+
+// extend adds an entry to one that is there; known is false when there is none.
+func (e *Entry) extend(ctx context.Context, q checkpoint.Querier, limits Limits) (known bool, err error) {
+	id := e.ID()
+	var winner, loser []byte
+	var state string
+	err = q.QueryRowContext(ctx, "SELECT winner_row, loser_row, state FROM replicator.conflict WHERE id = ? FOR UPDATE", id[:]).
+		Scan(&winner, &loser, &state)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look for conflict %s in the journal: %w", id, err)
+	case winner == nil || loser == nil: // it was lost whole
+		return true, nil
+	}
+	for limit := int(limits.MaxValue); ; limit = max(limit/4, leastValue) {
+		statement, err := e.extension(winner, loser, state, limit)
+		if err != nil || statement == "" {
+			return true, err
+		}
+		if len(statement) <= limits.MaxPacket-headRoom {
+			if _, err = q.ExecContext(ctx, statement); err != nil {
+				err = fmt.Errorf("add to conflict %s in the journal: %w", id, err)
+			}
+			return true, err
+		}
+		if limit == 0 {
+			limit = len(statement)
+		}
+		if limit <= leastValue {
+			return true, fault.New(fault.Precondition, fmt.Sprintf("set max_allowed_packet on the target to at least %dM", len(statement)>>20+1),
+				"the journal's entry of a row of %s takes %d bytes, more than max_allowed_packet allows", e.Table, len(statement))
+		}
+	}
+}
+
+// extension is the statement that adds to the rows of an entry what is lost besides; "" when nothing is. What was
+// acknowledged is open again, for nobody has seen all of it; what was restored is restored in part.
+func (e *Entry) extension(winner, loser []byte, state string, limit int) (string, error) {
+	var rows [2]*Row
+	var stored storedRow
+	for i, b := range [][]byte{winner, loser} {
+		var err error
+		if rows[i], err = DecodeRow(b); err == nil {
+			err = json.Unmarshal(b, &stored) // of the loser in the end
+		}
+		if err != nil {
+			return "", fmt.Errorf("conflict %s: %w", e.ID(), err)
+		}
+	}
+	before := Differing(rows[0], rows[1])
+	more := without(Differing(e.Winner.Row, e.Loser.Row), before)
+	if len(more) == 0 {
+		return "", nil
+	}
+	restored := stored.Restored
+	switch {
+	case state == Restored && len(restored) == 0:
+		restored = before
+	case state == Acknowledged:
+		state = Open
+	}
+	rows[0].take(e.Winner.Row, more)
+	rows[1].take(e.Loser.Row, more)
+	won, _, err := rows[0].encode(limit)
+	if err != nil {
+		return "", err
+	}
+	lost, restorable, err := rows[1].encode(limit)
+	if err == nil && len(restored) > 0 {
+		lost, err = addRestored(lost, restored)
+	}
+	if err != nil {
+		return "", err
+	}
+	columns, err := json.Marshal(Differing(rows[0], rows[1]))
+	if err != nil {
+		return "", fmt.Errorf("bug: encode column names: %w", err)
+	}
+	id := e.ID()
+	t := tuple("UPDATE replicator.conflict SET winner_row = ")
+	t.bytes(won)
+	t = append(t, " loser_row = "...)
+	t.bytes(lost)
+	t = append(t, " `columns` = "...)
+	t.text(string(columns))
+	t = append(t, " restorable = "...)
+	t.flag(restorable)
+	t = append(t, " bytes = LENGTH(key_columns) + "...)
+	t.number(int64(len(won) + len(lost)))
+	t = append(t, " state = "...)
+	t.text(state)
+	t = append(t[:len(t)-1], " WHERE id = "...)
+	t.bytes(id[:])
+	return string(t[:len(t)-1]), nil
+}
+
+// take takes the values of some columns from another row of the table.
+func (r *Row) take(from *Row, names []string) {
+	for _, name := range names {
+		at, i := r.column(name), from.column(name)
+		if at < 0 || i < 0 {
+			continue // the table has been changed meanwhile
+		}
+		r.Values[at] = from.Values[i]
+		delete(r.Omitted, at)
+		if o, omits := from.Omitted[i]; omits {
+			if r.Omitted == nil {
+				r.Omitted = map[int]Omission{}
+			}
+			r.Omitted[at] = o
+		}
+	}
+}
