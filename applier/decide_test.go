@@ -37,7 +37,7 @@ func oneRow(kind change.RowKind, at change.Time, before, after change.Key) *chan
 	}
 	return &change.Transaction{
 		Kind: change.Local, Stamp: stampOf(there, at, nil), Rows: 1,
-		Body: change.Events{{Kind: kind, Data: []byte("oldnew"), Rows: []change.Row{row}}},
+		Body: change.Events{{Table: &change.Table{}, Kind: kind, Data: []byte("oldnew"), Rows: []change.Row{row}}},
 	}
 }
 
@@ -55,34 +55,34 @@ func TestLockedRowsAreCarriedOutAsTheyStand(t *testing.T) {
 		want          want
 	}{
 		{"insert of an absent row", change.Insert, rowA, rowA, presence{}, nil, want{ops: []string{"insert - new"}}},
-		{"insert over a row", change.Insert, rowA, rowA, presence{rowA: true}, nil, want{ops: []string{"update new new"}}},
-		{"update of a row", change.Update, rowA, rowA, presence{rowA: true}, nil, want{ops: []string{"update old new"}}},
+		{"insert over a row", change.Insert, rowA, rowA, presence{rowA: exists}, nil, want{ops: []string{"update new new"}}},
+		{"update of a row", change.Update, rowA, rowA, presence{rowA: exists}, nil, want{ops: []string{"update old new"}}},
 		{"update of an absent row", change.Update, rowA, rowA, presence{}, nil, want{ops: []string{"insert - new"}}},
-		{"delete of a row", change.Delete, rowA, rowA, presence{rowA: true}, nil, want{ops: []string{"delete old -"}}},
+		{"delete of a row", change.Delete, rowA, rowA, presence{rowA: exists}, nil, want{ops: []string{"delete old -"}}},
 		{"delete of an absent row", change.Delete, rowA, rowA, presence{}, nil, want{}},
 		{
 			"update that lost", change.Update, rowA, rowA,
-			presence{rowA: true},
+			presence{rowA: exists},
 			known{rowA: stampOf(here, 100, nil)},
 			want{lost: 1},
 		},
-		{"changed key", change.Update, rowA, rowB, presence{rowA: true}, nil, want{ops: []string{"update old new"}}},
+		{"changed key", change.Update, rowA, rowB, presence{rowA: exists}, nil, want{ops: []string{"update old new"}}},
 		{
 			"changed key onto a row", change.Update, rowA, rowB,
-			presence{rowA: true, rowB: true},
+			presence{rowA: exists, rowB: exists},
 			nil,
 			want{ops: []string{"delete old -", "update new new"}},
 		},
 		{"changed key of an absent row", change.Update, rowA, rowB, presence{}, nil, want{ops: []string{"insert - new"}}},
 		{
 			"changed key whose old row lost", change.Update, rowA, rowB,
-			presence{rowA: true},
+			presence{rowA: exists},
 			known{rowA: stampOf(here, 100, nil)},
 			want{ops: []string{"insert - new"}, lost: 1},
 		},
 		{
 			"changed key whose new row lost", change.Update, rowA, rowB,
-			presence{rowA: true, rowB: true},
+			presence{rowA: exists, rowB: exists},
 			known{rowB: stampOf(here, 100, nil)},
 			want{ops: []string{"delete old -"}, lost: 1},
 		},
@@ -104,14 +104,14 @@ func TestLockedRowsAreCarriedOutAsTheyStand(t *testing.T) {
 // carryOut decides transactions and returns the operations in words.
 func carryOut(t *testing.T, ix known, present presence, txs ...*change.Transaction) ([]string, Outcome) {
 	t.Helper()
-	d, err := enlist(txs)
+	d, err := enlist(txs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.judge(ix); err != nil {
 		t.Fatal(err)
 	}
-	x := newExecution(d, present)
+	x := newExecution(d, nil, present, nil)
 	var words []string
 	show := func(img []byte) string {
 		if img == nil {
@@ -121,7 +121,7 @@ func carryOut(t *testing.T, ix known, present presence, txs ...*change.Transacti
 	}
 	for _, tx := range txs {
 		err := tx.Body.Each(func(ev *change.RowsEvent) error {
-			ops, asIs, err := x.event(ev)
+			ops, asIs, err := x.event(t.Context(), ev)
 			if asIs {
 				words = append(words, "as is")
 			}
@@ -163,7 +163,7 @@ func TestSupersededIsNoConflict(t *testing.T) {
 }
 
 func TestMixedKeyVerdictsNeedLocks(t *testing.T) {
-	d, err := enlist([]*change.Transaction{oneRow(change.Update, 50, rowA, rowB)})
+	d, err := enlist([]*change.Transaction{oneRow(change.Update, 50, rowA, rowB)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestMixedKeyVerdictsNeedLocks(t *testing.T) {
 	}
 	tx := oneRow(change.Update, 50, rowA, rowB)
 	err = tx.Body.Each(func(ev *change.RowsEvent) error {
-		_, _, err := newExecution(d, nil).event(ev)
+		_, _, err := newExecution(d, nil, nil, nil).event(t.Context(), ev)
 		return err
 	})
 	if err != errLockFirst { //nolint:errorlint // the very value
@@ -184,7 +184,7 @@ func TestMixedKeyVerdictsNeedLocks(t *testing.T) {
 }
 
 func TestJudgeNoticesAChangedVerdict(t *testing.T) {
-	d, err := enlist([]*change.Transaction{oneRow(change.Update, 50, rowA, rowA)})
+	d, err := enlist([]*change.Transaction{oneRow(change.Update, 50, rowA, rowA)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,8 +193,11 @@ func TestJudgeNoticesAChangedVerdict(t *testing.T) {
 		t.Fatal(err)
 	}
 	ix[rowA] = stampOf(here, 40, nil)
-	if changed, _ := d.judge(ix); changed || d.verdicts[0] != conflict.ApplyOver {
-		t.Errorf("changed=%v verdict=%v: an older concurrent entry changes the count and not the row", changed, d.verdicts[0])
+	if changed, _ := d.judge(ix); !changed || d.verdicts[0] != conflict.ApplyOver {
+		t.Errorf("changed=%v verdict=%v: what an older concurrent entry loses belongs in the journal", changed, d.verdicts[0])
+	}
+	if changed, _ := d.judge(ix); changed || d.rivals[0].Version.Time != 40 {
+		t.Errorf("changed=%v rivals=%v: the same verdict again is no change", changed, d.rivals)
 	}
 	ix[rowA] = stampOf(here, 60, nil)
 	if changed, _ := d.judge(ix); !changed {

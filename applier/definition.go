@@ -17,11 +17,15 @@ type Definitions struct {
 	mu     sync.Mutex
 	epoch  uint64
 	tables map[change.TableName]*server.Table
+	// references are the foreign keys that lead to a table.
+	references map[change.TableName][]reference
 }
 
 // NewDefinitions returns an empty cache.
 func NewDefinitions() *Definitions {
-	return &Definitions{tables: map[change.TableName]*server.Table{}}
+	return &Definitions{
+		tables: map[change.TableName]*server.Table{}, references: map[change.TableName][]reference{},
+	}
 }
 
 // Epoch changes with every DDL on the target.
@@ -37,6 +41,7 @@ func (d *Definitions) Forget() {
 	defer d.mu.Unlock()
 	d.epoch++
 	clear(d.tables)
+	clear(d.references)
 }
 
 // Table returns the target's definition of a table, nil when it does not exist there.

@@ -32,6 +32,12 @@ type group struct {
 	rows  int64
 	bytes int64
 	moved bool // something was read, be it only what needs no marker by itself
+	part  bool // of a greater group that was divided
+	// start is the position before the group, and read[i] are the GTIDs since then or since the transaction before, up to
+	// and including that of txs[i]: where the group can be divided.
+	start change.GTIDSet
+	read  [][]change.GTID
+	since []change.GTID
 }
 
 func (g *group) full(l Limits) bool {
@@ -46,6 +52,8 @@ func (g *group) fits(tx *change.Transaction) bool {
 
 func (g *group) add(tx *change.Transaction) {
 	g.txs = append(g.txs, tx)
+	g.read = append(g.read, g.since)
+	g.since = nil
 	g.rows += tx.Rows
 	g.bytes += tx.Bytes
 }
@@ -53,7 +61,7 @@ func (g *group) add(tx *change.Transaction) {
 // collect reads what is waiting, up to the limits, and advances the link's position over it. It returns an empty group
 // when the source stays silent for idle.
 func (l *Link) collect(ctx context.Context, idle time.Duration) (*group, error) {
-	g := &group{}
+	g := &group{start: l.position.Clone()}
 	var deadline time.Time
 	for {
 		tx := l.held
@@ -77,6 +85,14 @@ func (l *Link) collect(ctx context.Context, idle time.Duration) (*group, error) 
 		if err := l.checkTime(tx); err != nil {
 			return nil, err
 		}
+		if tx.Kind == change.Local && l.early(tx) {
+			l.held = tx
+			if len(g.txs) > 0 || g.moved {
+				return g, nil
+			}
+			l.opt.Stats.Behind.Store(tx.Committed.UnixMicro())
+			return g, l.patience.wait(ctx, tx.Stamp.Context)
+		}
 		barrier := tx.Kind == change.Definition
 		if (barrier && len(g.txs) > 0) || (tx.Kind == change.Local && !g.fits(tx)) {
 			l.held = tx
@@ -92,6 +108,7 @@ func (l *Link) collect(ctx context.Context, idle time.Duration) (*group, error) 
 			deadline = time.Now().Add(l.opt.Limits.Time)
 		}
 		l.position.Add(tx.GTID)
+		g.since = append(g.since, tx.GTID)
 		l.clock = tx.Clock
 		if tx.Kind == change.Local {
 			g.add(tx)

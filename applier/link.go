@@ -16,6 +16,8 @@ import (
 	"replicator/checkpoint"
 	"replicator/conflict"
 	"replicator/fault"
+	"replicator/image"
+	"replicator/journal"
 	"replicator/server"
 )
 
@@ -23,6 +25,7 @@ import (
 type Options struct {
 	Source, Target string              // the names that people gave the servers
 	Identity       checkpoint.Identity // of the source
+	Self           change.ServerID     // the target
 	SourceFlavor   change.Flavor
 	Owner          checkpoint.Owner
 	Server         *server.Server // the target
@@ -33,6 +36,18 @@ type Options struct {
 	Index          *conflict.State
 	Watermark      *Watermark
 	Definitions    *Definitions // of the target
+	Recent         *Recent      // of the target
+	Keyer          *image.Keyer // with the target's weights
+	Policy         func(change.TableName) string
+	Registers      *Registers
+	// Prefers reports whether by the table's policy the first of two concurrent changes is to stand against the second,
+	// though that is newer: its origin states it again.
+	Prefers func(table change.TableName, one, other change.Version) bool
+	// Journal writes entries in the open transaction of q.
+	Journal func(ctx context.Context, q checkpoint.Querier, entries []*journal.Entry) error
+	// Decided returns the state that another server's journal gives a conflict, "" while it is open there or not known.
+	Decided        func(ctx context.Context, id journal.ID) string
+	Working        func(source change.ServerID) bool // whether the link from there to the target brings changes now
 	Subscribe      func(position change.GTIDSet, clock change.Clock) Stream
 	Limits         Limits
 	Halt           bool          // stop at any DDL on a replicated table, not only at what would diverge
@@ -43,11 +58,14 @@ type Options struct {
 	ProgressEvery  time.Duration // longest time between markers while the source's position moves
 	Fenced         bool          // the last run was stopped by another process's commit
 	// Tolerated is the process whose late commit an earlier run has met already: another one means that it works.
-	Tolerated checkpoint.Owner
-	Started   func() // called once the link runs; may be nil
-	Stats     *Stats
-	Routes    *Routes
-	Log       *zap.Logger
+	Tolerated      checkpoint.Owner
+	Started        func()             // called once the link runs; may be nil
+	Held           func(*fault.Error) // called when the link waits for a person; it goes on by itself, and calls Started
+	LogsCascades   bool               // the source's binlog has the rows that foreign keys change
+	CascadesLogged bool               // the binlogs of all servers have them
+	Stats          *Stats
+	Routes         *Routes
+	Log            *zap.Logger
 }
 
 // Stats are a link's figures, counted by its runs and read by others at any time.
@@ -81,20 +99,22 @@ func (s *Stats) Running() bool { return s.running.Load() }
 // Link applies one source to one target. A Link is run once; the supervisor makes another for the next attempt, which
 // begins where the newest marker says.
 type Link struct {
-	opt      Options
-	log      *zap.Logger
-	stream   Stream
-	session  *session
-	seq      uint64
-	before   checkpoint.Owner // who committed the newest marker when this run began
-	position change.GTIDSet   // covered by what has been read
-	clock    change.Clock     // of the source, at position
-	marked   time.Time        // of the last marker
-	markedAt change.Time      // the source's clock at the last marker
-	held     *change.Transaction
-	stopped  change.GTID
-	late     checkpoint.Owner
-	bo       *backoff.ExponentialBackOff
+	opt       Options
+	log       *zap.Logger
+	stream    Stream
+	session   *session
+	seq       uint64
+	before    checkpoint.Owner // who committed the newest marker when this run began
+	position  change.GTIDSet   // covered by what has been read
+	clock     change.Clock     // of the source, at position
+	marked    time.Time        // of the last marker
+	markedAt  change.Time      // the source's clock at the last marker
+	held      *change.Transaction
+	stopped   change.GTID
+	late      checkpoint.Owner
+	bo        *backoff.ExponentialBackOff
+	patience  patience
+	unchecked bool // the group at hand may hold rows whose parents have not arrived yet
 }
 
 // NewLink makes a link; Run starts it.
@@ -154,6 +174,7 @@ func (l *Link) open(ctx context.Context) error {
 	l.seq, l.position, l.clock, l.before = state.Seq, state.Position, state.Clock, state.Owner
 	l.marked, l.markedAt = time.Now(), l.clock.Time
 	l.covered()
+	l.patience = newPatience(l.opt)
 	l.stream = l.opt.Subscribe(l.position.Clone(), l.clock)
 	return nil
 }
@@ -179,7 +200,7 @@ func (l *Link) covered() {
 	position := l.position.String()
 	l.opt.Stats.position.Store(&position)
 	l.opt.Stats.Seq.Store(l.seq)
-	if l.stream == nil || !l.stream.Waiting() {
+	if l.held == nil && (l.stream == nil || !l.stream.Waiting()) {
 		l.opt.Stats.Behind.Store(0)
 	}
 }
@@ -207,137 +228,6 @@ func (l *Link) advance(ctx context.Context, g *group) error {
 		return nil
 	}
 	return l.session.keepAlive(ctx)
-}
-
-// maxAttempts is how often a group is tried in one run before the fault is shown and the link starts over.
-const maxAttempts = 20
-
-// applyGroup commits the group, in as many attempts as it takes.
-func (l *Link) applyGroup(ctx context.Context, g *group) error {
-	l.bo.Reset()
-	lockFirst := false
-	for attempt := 1; ; attempt++ {
-		outcome, err := l.attempt(ctx, g, lockFirst)
-		if err == nil {
-			l.committed(outcome)
-			return nil
-		}
-		l.opt.Stats.Redone.Add(1)
-		if rollback := l.session.rollback(ctx); rollback != nil {
-			return l.targetFault(errors.Join(err, rollback), "roll back")
-		}
-		switch {
-		case errors.Is(err, checkpoint.ErrFenced):
-			return l.fenced(ctx)
-		case !lockFirst && (errors.Is(err, errLockFirst) || missingRow(err) || server.IsDuplicateKey(err)):
-			lockFirst = true
-			continue
-		case attempt < maxAttempts && (errors.Is(err, errLockFirst) || server.Classify(err) == fault.Busy || errors.Is(err, errBarrier)):
-			l.log.Debug("group is tried again", zap.Int("attempt", attempt), zap.Error(err))
-		default:
-			return l.rowFault(g, err)
-		}
-		select {
-		case <-time.After(l.bo.NextBackOff()):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (l *Link) committed(o Outcome) {
-	l.marked, l.markedAt = time.Now(), l.clock.Time
-	s := l.opt.Stats
-	s.Groups.Add(1)
-	s.Transactions.Add(o.Transactions)
-	s.Rows.Add(o.Rows)
-	s.Lost.Add(o.Lost)
-	s.Superseded.Add(o.Superseded)
-	s.Overwritten.Add(o.Overwritten)
-	s.Seq.Store(l.seq)
-}
-
-// attempt carries the group out in one target transaction: marker first, then the rows, then the barrier, then COMMIT.
-// With lockFirst every row is locked and looked at before anything is decided.
-//
-// Safe under invariants 1, 2, 3 and 4.
-func (l *Link) attempt(ctx context.Context, g *group, lockFirst bool) (Outcome, error) {
-	s := l.session
-	epoch := l.opt.Definitions.Epoch()
-	d, err := enlist(g.txs)
-	if err != nil {
-		return Outcome{}, err
-	}
-	if _, err := d.judge(l.opt.Index); err != nil {
-		return Outcome{}, err
-	}
-	if len(g.txs) > 0 {
-		if err := s.prepare(ctx, g.txs[0].Format); err != nil {
-			return Outcome{}, err
-		}
-	}
-	if err := s.begin(ctx, lockFirst); err != nil {
-		return Outcome{}, err
-	}
-	seq, err := s.marker.Insert(ctx, s.conn, l.seq, l.position, l.clock, d.manifest, server.IsDuplicateKey)
-	if err != nil {
-		return Outcome{}, err
-	}
-	var present presence
-	if lockFirst {
-		if present, err = s.lock(ctx, g.txs); err != nil {
-			return Outcome{}, err
-		}
-		if _, err := l.barrier(ctx, d, epoch); err != nil {
-			return Outcome{}, err
-		}
-	}
-	x := newExecution(d, present)
-	if err := s.write(ctx, g.txs, x); err != nil {
-		return Outcome{}, err
-	}
-	if !lockFirst {
-		changed, err := l.barrier(ctx, d, epoch)
-		if err != nil {
-			return Outcome{}, err
-		}
-		if changed {
-			return Outcome{}, errLockFirst
-		}
-	}
-	if err := s.commit(ctx); err != nil {
-		return Outcome{}, err
-	}
-	l.seq = seq
-	x.outcome.Transactions = int64(len(g.txs))
-	return x.outcome, nil
-}
-
-// errBarrier says that the target's tailer did not come by in time; the locks are freed meanwhile.
-var errBarrier = errors.New("the tailer of the target is behind")
-
-// barrier waits until the owner's tailer has read everything that could have changed the rows now locked, and decides
-// again. A group without rows has nothing to wait for.
-func (l *Link) barrier(ctx context.Context, d *decisions, epoch uint64) (changed bool, err error) {
-	if len(d.verdicts) == 0 {
-		return false, nil
-	}
-	end, err := l.opt.Dialect.BinlogEnd(ctx, l.session.conn)
-	if err != nil {
-		return false, fmt.Errorf("read the end of the binlog: %w", err)
-	}
-	wait, cancel := context.WithTimeout(ctx, l.opt.BarrierTimeout)
-	defer cancel()
-	if err := l.opt.Watermark.Wait(wait, end); err != nil {
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		return false, fmt.Errorf("wait at the barrier for %s, reached %s: %w", end, l.opt.Watermark.Position(), errBarrier)
-	}
-	if l.opt.Definitions.Epoch() != epoch {
-		return false, fmt.Errorf("a table of %s was just changed: %w", l.opt.Target, errBarrier)
-	}
-	return d.judge(l.opt.Index)
 }
 
 // fenced finds out who has committed the number that this link was about to take.
@@ -385,7 +275,7 @@ func (l *Link) rowFault(g *group, err error) error {
 			doing = fmt.Sprintf("apply %s to %s of %s", g.txs[0].GTID, g.txs[n-1].GTID, l.opt.Source)
 		}
 	}
-	if errors.Is(err, errBarrier) || errors.Is(err, errLockFirst) {
+	if errors.Is(err, errBarrier) || errors.Is(err, errLockFirst) || errors.Is(err, errNothingToSettle) {
 		return fault.Wrap(err, fault.Busy, "wait: it is tried again; if it stays, look at the load of the server", "%s to %s", doing, l.opt.Target)
 	}
 	return l.targetFault(err, doing)

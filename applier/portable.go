@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"replicator/change"
+	"replicator/dml"
 	"replicator/fault"
 	"replicator/image"
 	"replicator/server"
@@ -35,7 +36,8 @@ type portableWriter struct {
 	tables tableFinder
 	mixed  bool // source and target are of different flavors
 	packet int  // the target's max_allowed_packet
-	plans  map[planKey]*tablePlan
+	plans  map[planKey]*dml.Plan
+	owns   map[*server.Table]*dml.Plan
 
 	checks  foreignKeyChecks
 	pending statement
@@ -57,7 +59,7 @@ const (
 
 // statement is one that waits for more rows of its kind.
 type statement struct {
-	plan *tablePlan
+	plan *dml.Plan
 	kind change.RowKind
 	rows int
 	text []byte
@@ -66,10 +68,10 @@ type statement struct {
 
 // newPortableWriter makes a writer for one connection. packet is the target's max_allowed_packet.
 func newPortableWriter(conn execer, tables tableFinder, mixed bool, packet int) *portableWriter {
-	return &portableWriter{conn: conn, tables: tables, mixed: mixed, packet: packet, plans: map[planKey]*tablePlan{}}
+	return &portableWriter{conn: conn, tables: tables, mixed: mixed, packet: packet, plans: map[planKey]*dml.Plan{}, owns: map[*server.Table]*dml.Plan{}}
 }
 
-func (w *portableWriter) plan(ctx context.Context, source *change.Table) (*tablePlan, error) {
+func (w *portableWriter) plan(ctx context.Context, source *change.Table) (*dml.Plan, error) {
 	target, err := w.tables(ctx, source.Name)
 	if err != nil {
 		return nil, err
@@ -78,7 +80,7 @@ func (w *portableWriter) plan(ctx context.Context, source *change.Table) (*table
 	if p, ok := w.plans[key]; ok {
 		return p, nil
 	}
-	p, err := planTable(source, target, w.mixed)
+	p, err := dml.NewPlan(source, target, w.mixed)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +89,9 @@ func (w *portableWriter) plan(ctx context.Context, source *change.Table) (*table
 }
 
 func (w *portableWriter) write(ctx context.Context, c rowChanges) error {
+	if c.Event.Table.Settles != "" {
+		return w.bury(ctx, c)
+	}
 	p, err := w.plan(ctx, c.Event.Table)
 	if err != nil {
 		return err
@@ -102,6 +107,9 @@ func (w *portableWriter) write(ctx context.Context, c rowChanges) error {
 		}
 	}
 	for _, op := range ops {
+		if c.Event.Table.Numbered { // what the group did to the same row before does not tell which one it is here
+			op = image.Op{Kind: change.Insert, After: op.After}
+		}
 		if err := w.op(ctx, p, op); err != nil {
 			return err
 		}
@@ -112,8 +120,13 @@ func (w *portableWriter) write(ctx context.Context, c rowChanges) error {
 // setChecks follows the flag of the rows event. MySQL 9.7 logs the rows of a cascade before their parent's, with the flag;
 // elsewhere the cascade has to run on the target.
 func (w *portableWriter) setChecks(ctx context.Context, ev *change.RowsEvent) error {
+	return w.check(ctx, binary.LittleEndian.Uint16(ev.Data[flagsOffset:])&flagNoForeignKeyChecks == 0)
+}
+
+// check switches foreign key checks on or off for what follows.
+func (w *portableWriter) check(ctx context.Context, on bool) error {
 	want, text := checksOn, "SET SESSION foreign_key_checks = 1"
-	if binary.LittleEndian.Uint16(ev.Data[flagsOffset:])&flagNoForeignKeyChecks != 0 {
+	if !on {
 		want, text = checksOff, "SET SESSION foreign_key_checks = 0"
 	}
 	if w.checks == want {
@@ -129,37 +142,37 @@ func (w *portableWriter) setChecks(ctx context.Context, ev *change.RowsEvent) er
 	return nil
 }
 
-func (w *portableWriter) op(ctx context.Context, p *tablePlan, op image.Op) error {
-	q, err := p.render(op)
+func (w *portableWriter) op(ctx context.Context, p *dml.Plan, op image.Op) error {
+	q, err := p.RenderOp(op)
 	if err != nil {
 		return err
 	}
-	if len(q.text)+q.argBytes()+statementRoom > w.packet {
-		return w.tooLarge(p, len(q.text)+q.argBytes())
+	if len(q.Text)+q.ArgBytes()+statementRoom > w.packet {
+		return w.tooLarge(p, len(q.Text)+q.ArgBytes())
 	}
 	s := &w.pending
-	joins := s.plan == p && s.kind == op.Kind && s.rows < batchRows && len(s.text)+len(q.text) < min(batchBytes, w.packet-statementRoom) &&
-		len(s.args) == 0 && len(q.args) == 0 && !q.loose && p.batch && op.Kind != change.Update
+	joins := s.plan == p && s.kind == op.Kind && s.rows < batchRows && len(s.text)+len(q.Text) < min(batchBytes, w.packet-statementRoom) &&
+		len(s.args) == 0 && len(q.Args) == 0 && !q.Loose && p.Batch() && op.Kind != change.Update
 	if joins {
 		s.rows++
-		s.text = append(append(s.text, separators[op.Kind]...), q.text[q.head:]...)
+		s.text = append(append(s.text, separators[op.Kind]...), q.Text[q.Head:]...)
 		return nil
 	}
 	if err := w.execute(ctx); err != nil {
 		return err
 	}
-	w.pending = statement{plan: p, kind: op.Kind, rows: 1, text: q.text, args: q.args}
-	if q.loose {
-		return w.executeLoose(ctx)
+	w.pending = statement{plan: p, kind: op.Kind, rows: 1, text: q.Text, args: q.Args}
+	if q.Loose {
+		return w.loosely(ctx, func() error { return w.execute(ctx) })
 	}
 	return nil
 }
 
-func (w *portableWriter) tooLarge(p *tablePlan, need int) error {
+func (w *portableWriter) tooLarge(p *dml.Plan, need int) error {
 	const mib = 1 << 20
 	return fault.New(fault.Precondition,
 		fmt.Sprintf("set max_allowed_packet on the target to at least %dM", (need+statementRoom+mib-1)/mib),
-		"a row change of table %s takes %d bytes, more than the target's max_allowed_packet of %d", p.source.Name, need,
+		"a row change of table %s takes %d bytes, more than the target's max_allowed_packet of %d", p.Source().Name, need,
 		w.packet)
 }
 
@@ -188,14 +201,14 @@ func (w *portableWriter) execute(ctx context.Context) error {
 	}
 	result, err := w.conn.ExecContext(ctx, string(s.text), s.args...)
 	if err != nil {
-		return fmt.Errorf("%s rows of table %s: %w", s.kind, s.plan.source.Name, err)
+		return fmt.Errorf("%s rows of table %s: %w", s.kind, s.plan.Source().Name, err)
 	}
 	found, err := result.RowsAffected()
 	if err != nil {
-		return fmt.Errorf("%s rows of table %s: %w", s.kind, s.plan.source.Name, err)
+		return fmt.Errorf("%s rows of table %s: %w", s.kind, s.plan.Source().Name, err)
 	}
 	if s.kind != change.Insert && found < int64(s.rows) {
-		return fmt.Errorf("%s rows of table %s: %w", s.kind, s.plan.source.Name, errMissingRow)
+		return fmt.Errorf("%s rows of table %s: %w", s.kind, s.plan.Source().Name, errMissingRow)
 	}
 	return nil
 }
@@ -207,11 +220,11 @@ const (
 	strictMode = "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'"
 )
 
-func (w *portableWriter) executeLoose(ctx context.Context) error {
+func (w *portableWriter) loosely(ctx context.Context, exec func() error) error {
 	if _, err := w.conn.ExecContext(ctx, looseMode); err != nil {
 		return fmt.Errorf("switch strict mode off: %w", err)
 	}
-	err := w.execute(ctx)
+	err := exec()
 	if _, back := w.conn.ExecContext(ctx, strictMode); back != nil {
 		return errors.Join(err, fmt.Errorf("switch strict mode on: %w", back))
 	}
@@ -220,112 +233,3 @@ func (w *portableWriter) executeLoose(ctx context.Context) error {
 
 // separators stand between the rows of a statement. Deletes are joined by OR: MariaDB finds no index for a list of tuples.
 var separators = map[change.RowKind]string{change.Insert: ",", change.Delete: " OR "}
-
-// rendered is the SQL of one row change. Rows of the same kind are joined by appending what follows head.
-type rendered struct {
-	text  []byte
-	head  int
-	args  []any
-	loose bool // holds an ENUM's error value
-}
-
-func (r *rendered) argBytes() (n int) {
-	for _, a := range r.args {
-		if b, ok := a.([]byte); ok {
-			n += len(b)
-		}
-	}
-	return n
-}
-
-func (p *tablePlan) render(op image.Op) (*rendered, error) {
-	var before, after []image.Value
-	var err error
-	if op.Kind != change.Insert {
-		if before, err = image.Values(p.source, op.Before); err != nil {
-			return nil, err
-		}
-	}
-	if op.Kind != change.Delete {
-		if after, err = image.Values(p.source, op.After); err != nil {
-			return nil, err
-		}
-	}
-	r := &rendered{}
-	switch op.Kind {
-	case change.Insert:
-		r.text = append(r.text, p.head...)
-		r.head = len(r.text)
-		err = p.appendTuple(r, after)
-	case change.Update:
-		r.text = append(append(append(r.text, "UPDATE "...), p.name...), " SET "...)
-		if err = p.appendAssignments(r, after); err == nil {
-			r.text = append(r.text, " WHERE "...)
-			err = p.appendCondition(r, before)
-		}
-	case change.Delete:
-		r.text = append(append(append(r.text, "DELETE FROM "...), p.name...), " WHERE "...)
-		r.head = len(r.text)
-		err = p.appendCondition(r, before)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("table %s: %w", p.source.Name, err)
-	}
-	return r, nil
-}
-
-func (p *tablePlan) appendTuple(r *rendered, values []image.Value) error {
-	separator := byte('(')
-	for i := range p.columns {
-		if p.columns[i].generated {
-			continue
-		}
-		r.text = append(r.text, separator)
-		separator = ','
-		if err := p.columns[i].appendValue(r, values); err != nil {
-			return err
-		}
-	}
-	r.text = append(r.text, ')')
-	return nil
-}
-
-// appendAssignments names every column: the row may hold anything, and columns with ON UPDATE would change by themselves.
-func (p *tablePlan) appendAssignments(r *rendered, values []image.Value) error {
-	separator := ""
-	for i := range p.columns {
-		if p.columns[i].generated {
-			continue
-		}
-		r.text = append(append(append(r.text, separator...), p.columns[i].quoted...), '=')
-		separator = ","
-		if err := p.columns[i].appendValue(r, values); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// appendCondition names a row by its primary key.
-func (p *tablePlan) appendCondition(r *rendered, values []image.Value) error {
-	r.text = append(r.text, '(')
-	for i, k := range p.keys {
-		c := &p.columns[k]
-		if i > 0 {
-			r.text = append(r.text, " AND "...)
-		}
-		if c.keyPrefix > 0 { // the key holds the first characters only, and the rest may have been changed
-			r.text = fmt.Appendf(r.text, "LEFT(%s,%d)=LEFT(", c.quoted, c.keyPrefix)
-		} else {
-			r.text = append(append(r.text, c.quoted...), '=')
-		}
-		if err := c.appendValue(r, values); err != nil {
-			return err
-		}
-		if c.keyPrefix > 0 {
-			r.text = fmt.Appendf(r.text, ",%d)", c.keyPrefix)
-		}
-	}
-	r.text = append(r.text, ')')
-	return nil
-}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"replicator/change"
+	"replicator/dml"
 	"replicator/fault"
 	"replicator/server"
 )
@@ -80,6 +81,10 @@ func (r *routing) route(ctx context.Context, q server.Querier, t *change.Table) 
 	}
 	decided, reason := routed{target: target}, "the account may not run BINLOG"
 	switch {
+	case t.Numbered:
+		reason = "each server numbers its rows by itself"
+	case r.opt.Registers.of(t) != nil:
+		reason = "columns are added up or merged"
 	case r.opt.SourceFlavor != r.opt.Flavor:
 		reason = "source and target differ in flavor"
 	case r.canReplay:
@@ -91,7 +96,7 @@ func (r *routing) route(ctx context.Context, q server.Querier, t *change.Table) 
 		if err := checkTriggers(target); err != nil {
 			return routed{}, err
 		}
-		if _, err := planTable(t, target, r.opt.SourceFlavor != r.opt.Flavor); err != nil {
+		if _, err := dml.NewPlan(t, target, r.opt.SourceFlavor != r.opt.Flavor); err != nil {
 			return routed{}, err
 		}
 	}

@@ -1,6 +1,7 @@
 package applier
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -10,6 +11,8 @@ import (
 
 	"replicator/change"
 	"replicator/checkpoint"
+	"replicator/dml"
+	"replicator/image"
 	"replicator/server"
 )
 
@@ -75,6 +78,9 @@ func (s *session) speak(ctx context.Context, names string) error {
 	if s.names == names {
 		return nil
 	}
+	if err := s.ownTime(ctx); err != nil {
+		return err
+	}
 	s.names = ""
 	if _, err := s.conn.ExecContext(ctx, "SET NAMES "+names); err != nil {
 		return fmt.Errorf("set names %s: %w", names, err)
@@ -83,8 +89,23 @@ func (s *session) speak(ctx context.Context, names string) error {
 	return nil
 }
 
+// ownTime gives the session the server's time back: replayed events leave their own behind, which would become that of
+// markers and journal entries.
+func (s *session) ownTime(ctx context.Context) error {
+	if s.names != namesReplay {
+		return nil
+	}
+	if _, err := s.conn.ExecContext(ctx, "SET SESSION timestamp = DEFAULT"); err != nil {
+		return fmt.Errorf("set the session's time: %w", err)
+	}
+	return nil
+}
+
 // writerFor returns the writer of a table's path.
 func (s *session) writerFor(ctx context.Context, t *change.Table) (w writer, names string, err error) {
+	if t.Settles != "" {
+		return s.portable, namesPortable, nil
+	}
 	route, err := s.routing.route(ctx, s.opt.Server.DB(), t)
 	if err != nil {
 		return nil, "", err
@@ -97,6 +118,21 @@ func (s *session) writerFor(ctx context.Context, t *change.Table) (w writer, nam
 
 func (s *session) targetTable(ctx context.Context, name change.TableName) (*server.Table, error) {
 	return s.opt.Definitions.Table(ctx, s.opt.Server.DB(), name)
+}
+
+// automatic tells which of a table's columns change by themselves on the target: generated ones, and those with ON UPDATE.
+func (s *session) automatic(ctx context.Context, t *change.Table) ([]bool, error) {
+	all := make([]bool, len(t.Columns))
+	target, err := s.targetTable(ctx, t.Name)
+	if err != nil || target == nil {
+		return all, err
+	}
+	for i := range t.Columns {
+		if at := target.Column(t.Columns[i].Name); at >= 0 {
+			all[i] = target.Columns[at].Generated || target.Columns[at].AutoUpdate
+		}
+	}
+	return all, nil
 }
 
 // close ends the session. One that an apply session used is not given back to the pool: its settings differ.
@@ -118,6 +154,9 @@ func (s *session) prepare(ctx context.Context, f *change.Format) error {
 
 func (s *session) begin(ctx context.Context, lockFirst bool) error {
 	s.used = time.Now()
+	if err := s.ownTime(ctx); err != nil {
+		return err
+	}
 	s.open = true
 	if lockFirst {
 		// Its gap locks keep away a row that was found absent.
@@ -167,12 +206,28 @@ func (s *session) keepAlive(ctx context.Context) error {
 	return nil
 }
 
-// write carries the decided changes out, each table on its path. Tables of both paths keep their order.
-func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execution) error {
+// write carries the decided changes out, each table on its path. Tables of both paths keep their order. unchecked lets rows
+// stand without their parents.
+func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execution, unchecked bool) error {
 	var last writer
 	for _, tx := range txs {
+		x.tx = tx
 		err := tx.Body.Each(func(ev *change.RowsEvent) error {
-			ops, asIs, err := x.event(ev)
+			if x.present != nil {
+				parent, err := s.isParent(ctx, ev.Table.Name)
+				if err != nil {
+					return err
+				}
+				if parent {
+					if err := flush(ctx, last); err != nil {
+						return err
+					}
+					if err := s.guard(ctx, tx, ev, x, unchecked); err != nil {
+						return err
+					}
+				}
+			}
+			ops, asIs, err := x.event(ctx, ev)
 			if err != nil || (!asIs && len(ops) == 0) {
 				return err
 			}
@@ -180,8 +235,8 @@ func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execu
 			if err != nil {
 				return err
 			}
-			if last != nil && last != w {
-				if err := last.flush(ctx); err != nil {
+			if last != w {
+				if err := flush(ctx, last); err != nil {
 					return err
 				}
 			}
@@ -192,16 +247,129 @@ func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execu
 			if asIs {
 				ops = nil
 			}
+			if unchecked {
+				ev = withoutChecks(ev)
+			}
 			return w.write(ctx, rowChanges{Event: ev, Format: tx.Format, Ops: ops})
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if last == nil {
+	return flush(ctx, last)
+}
+
+func flush(ctx context.Context, w writer) error {
+	if w == nil {
 		return nil
 	}
-	return last.flush(ctx)
+	return w.flush(ctx)
+}
+
+// withoutChecks is an event whose rows may refer to rows that do not exist.
+func withoutChecks(ev *change.RowsEvent) *change.RowsEvent {
+	if ev.Table.Settles != "" {
+		return ev
+	}
+	free := *ev
+	free.Data = bytes.Clone(ev.Data)
+	free.Data[flagsOffset] |= flagNoForeignKeyChecks
+	return &free
+}
+
+// probe carries the changes of one transaction out one by one, as SQL whatever their path is: the transaction is rolled
+// back in any case. It returns a *clash for the change that other rows are in the way of.
+func (s *session) probe(ctx context.Context, tx *change.Transaction, x *execution, unchecked bool) error {
+	x.tx = tx
+	if err := s.speak(ctx, namesPortable); err != nil {
+		return err
+	}
+	return tx.Body.Each(func(ev *change.RowsEvent) error {
+		if parent, err := s.isParent(ctx, ev.Table.Name); err != nil {
+			return err
+		} else if parent {
+			if err := s.guard(ctx, tx, ev, x, unchecked); err != nil {
+				return err
+			}
+		}
+		ops, _, err := x.event(ctx, ev)
+		if err != nil {
+			return err
+		}
+		sent := ev
+		if unchecked {
+			sent = withoutChecks(ev)
+		}
+		for _, op := range ops {
+			err := s.portable.write(ctx, rowChanges{Event: sent, Format: tx.Format, Ops: []image.Op{op}})
+			if err == nil {
+				err = s.portable.flush(ctx)
+			}
+			if err != nil {
+				return s.clash(ctx, tx, ev, op, err)
+			}
+		}
+		return nil
+	})
+}
+
+// clash says what a change that the server refuses meets; err is its answer.
+func (s *session) clash(ctx context.Context, tx *change.Transaction, ev *change.RowsEvent, op image.Op, err error) error {
+	c := &clash{tx: tx, table: ev.Table, after: op.After}
+	switch {
+	case server.IsDuplicateKey(err) && op.After != nil:
+		c.kind = clashUnique
+	case server.IsMissingParent(err) && op.After != nil:
+		c.kind = clashParent
+	case server.IsForeignKey(err) && op.Before != nil:
+		c.kind, c.unseen = clashChild, true
+	default:
+		return err
+	}
+	img := op.After
+	if c.kind == clashChild {
+		img = op.Before
+	}
+	plan, rows, named := s.named(ctx, ev.Table, [][]byte{img})
+	if named != nil {
+		return errors.Join(named, err)
+	}
+	key, keyed := s.opt.Keyer.RowKey(ctx, plan.Source(), rows[0])
+	if keyed != nil {
+		return errors.Join(keyed, err)
+	}
+	c.key = key
+	switch c.kind {
+	case clashChild:
+		c.parents = []located{{plan, key, rows[0]}}
+	case clashUnique:
+		if found := s.rivals(ctx, c, plan, op, rows[0]); found != nil {
+			return errors.Join(found, err)
+		}
+	case clashParent, clashStand, clashWhole:
+	}
+	return c
+}
+
+// rivals notes the rows that a unique clash is with, while the transaction is as far as the change that met them.
+func (s *session) rivals(ctx context.Context, c *clash, plan *dml.Plan, op image.Op, values []image.Value) error {
+	own := []change.Key{c.key}
+	if op.Before != nil {
+		before, err := image.Values(c.table, op.Before)
+		if err != nil {
+			return err
+		}
+		old, err := s.opt.Keyer.RowKey(ctx, plan.Source(), before)
+		if err != nil {
+			return err
+		}
+		own = append(own, old)
+	}
+	found, err := s.holders(ctx, plan, values, own...)
+	for _, h := range found {
+		c.rivals = append(c.rivals, h.key)
+	}
+	return err
 }
 
 // lockBatch is how many rows one locking SELECT looks at.
@@ -216,11 +384,14 @@ func (s *session) lock(ctx context.Context, txs []*change.Transaction) (presence
 	}
 	for _, tx := range txs {
 		err := tx.Body.Each(func(ev *change.RowsEvent) error {
+			if ev.Table.Numbered { // their keys are the origin's alone: nobody else writes them, and none exists here
+				return nil
+			}
 			var keys []change.Key
 			var images [][]byte
 			add := func(k change.Key, img []byte) {
 				if _, seen := found[k]; !seen {
-					found[k] = false
+					found[k] = 0
 					keys = append(keys, k)
 					images = append(images, img)
 				}
@@ -252,11 +423,18 @@ func (s *session) lock(ctx context.Context, txs []*change.Transaction) (presence
 // lockRows asks with one statement which rows exist. Each row is named by the condition on its key, and found again by
 // the number of that condition.
 func (s *session) lockRows(ctx context.Context, t *change.Table, keys []change.Key, images [][]byte, found presence) error {
+	if t.Settles != "" {
+		rows, err := s.read(ctx, t, keys, images)
+		for key := range rows {
+			found[key] = exists
+		}
+		return err
+	}
 	plan, err := s.portable.plan(ctx, t)
 	if err != nil {
 		return err
 	}
-	query, args, err := plan.lockStatement(images)
+	query, args, err := plan.Lock(images)
 	if err != nil {
 		return err
 	}
@@ -270,7 +448,7 @@ func (s *session) lockRows(ctx context.Context, t *change.Table, keys []change.K
 		if err := rows.Scan(&i); err != nil {
 			return fmt.Errorf("lock rows of %s: %w", t.Name, err)
 		}
-		found[keys[i]] = true
+		found[keys[i]] = exists
 	}
 	return rows.Err()
 }

@@ -1,0 +1,133 @@
+package applier
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+
+	"replicator/change"
+	"replicator/image"
+	"replicator/journal"
+)
+
+// recentTransactions is how many transactions a Recent remembers.
+const recentTransactions = 1 << 14
+
+// Recent remembers of a target's newest transactions what their versions do not say: the GTID, and who made them. The
+// change index knows versions only, and conflicts are mostly about what is new. It is safe for concurrent use.
+type Recent struct {
+	mu    sync.Mutex
+	known map[change.Version]signature
+	ring  []change.Version
+	next  int
+}
+
+type signature struct {
+	gtid    change.GTID
+	log     []change.LogRow
+	settles string
+	// originals are the rows of which the transaction states an older value again.
+	originals map[change.Key]change.Version
+}
+
+// NewRecent returns an empty memory.
+func NewRecent() *Recent { return &Recent{known: map[change.Version]signature{}} }
+
+// Note remembers a transaction of a source, or of the target itself.
+func (r *Recent) Note(tx *change.Transaction) {
+	r.note(tx.Stamp.Version, signature{tx.GTID, tx.Log, tx.Settles, tx.Originals})
+}
+
+// NoteEntry remembers a transaction that is inside a replicated one.
+func (r *Recent) NoteEntry(e *change.ManifestEntry) { r.note(e.Stamp.Version, signature{gtid: e.GTID}) }
+
+// note keeps what is known already: a link that has the whole transaction tells more than a manifest.
+func (r *Recent) note(v change.Version, s signature) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old, ok := r.known[v]; ok {
+		if len(old.log) == 0 && old.settles == "" {
+			r.known[v] = s
+		}
+		return
+	}
+	r.known[v] = s
+	if len(r.ring) < recentTransactions {
+		r.ring = append(r.ring, v)
+		return
+	}
+	delete(r.known, r.ring[r.next])
+	r.ring[r.next] = v
+	r.next = (r.next + 1) % recentTransactions
+}
+
+// side describes a change that the target has, or what the target has for no known change.
+func (r *Recent) side(table change.TableName, v change.Version, row *journal.Row) journal.Side {
+	side := journal.Side{Version: v, Row: row}
+	r.mu.Lock()
+	s := r.known[v]
+	r.mu.Unlock()
+	side.GTID = s.gtid
+	sign(&side, s.log, table, row)
+	return side
+}
+
+// original is the version of the change whose value a change gives a row: its own, unless it states an older one again.
+func (r *Recent) original(v change.Version, key change.Key) change.Version {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if original, again := r.known[v].originals[key]; again {
+		return original
+	}
+	return v
+}
+
+// settled is the kind of conflict that a change has settled, "" of an ordinary one.
+func (r *Recent) settled(v change.Version) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.known[v].settles
+}
+
+// sign says who made a change of a row: the row of the change_log that names it, or, where none does, the user of all rows
+// that the transaction wrote to its log.
+func sign(side *journal.Side, log []change.LogRow, table change.TableName, row *journal.Row) {
+	if len(log) == 0 {
+		return
+	}
+	if row != nil {
+		key := keyText(row)
+		for i := range log {
+			l := &log[i]
+			if l.Key == key && (strings.EqualFold(l.Table, table.Table) || strings.EqualFold(l.Table, table.String())) {
+				side.User, side.Comment = l.User, l.Comment
+				return
+			}
+		}
+	}
+	for i := range log {
+		if log[i].User != log[0].User {
+			return
+		}
+	}
+	side.User, side.Comment = log[0].User, log[0].Comment
+}
+
+// keyText is a primary key as an application would write it: its values, joined by commas.
+func keyText(row *journal.Row) string {
+	parts := make([]string, 0, len(row.Table.PrimaryKey))
+	for _, p := range row.Table.PrimaryKey {
+		v := &row.Values[p.Column]
+		switch v.Kind {
+		case image.Int:
+			parts = append(parts, strconv.FormatInt(v.Int, 10))
+		case image.Uint:
+			parts = append(parts, strconv.FormatUint(v.Uint, 10))
+		case image.Float, image.Double:
+			parts = append(parts, strconv.FormatFloat(v.Float, 'g', -1, 64))
+		default:
+			parts = append(parts, string(v.Bytes))
+		}
+	}
+	return strings.Join(parts, ",")
+}
