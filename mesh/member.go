@@ -12,6 +12,7 @@ import (
 	"replicator/change"
 	"replicator/checkpoint"
 	"replicator/config"
+	"replicator/conflict"
 	"replicator/fault"
 	"replicator/server"
 )
@@ -27,6 +28,7 @@ type member struct {
 	mu       sync.Mutex
 	known    *profile
 	hub      *canal.Hub
+	index    *conflict.State // while this process owns the server
 	skew     *float64
 	answered *bool
 	ready    chan struct{} // closed when known is set
@@ -142,7 +144,7 @@ func (m *member) checkIdentity(identity checkpoint.Identity, info server.Info) e
 		return fault.New(fault.Identity, "correct `mesh` in the configuration, or the endpoints of "+name,
 			"%s belongs to the mesh %q, this process serves %q", name, identity.Mesh, m.mesh.config.Mesh)
 	}
-	if want := settings(m.mesh.config); identity.Settings != want {
+	if want := m.mesh.config.FoldSettings(); identity.Settings != want {
 		return fault.New(fault.Configuration, "configure what the mesh was started with",
 			"the mesh was started with %s, the configuration says %s", identity.Settings, want)
 	}
@@ -168,11 +170,6 @@ func (m *member) checkIdentity(identity checkpoint.Identity, info server.Info) e
 	return nil
 }
 
-// settings is the canonical text of what the fold depends on besides the log.
-func settings(c *config.Config) string {
-	return "max_clock_skew=" + c.Conflict.MaxClockSkew.String()
-}
-
 // beBorn records where every reader of this server begins, and from which time its clock counts: at least the greatest
 // time known in the mesh, so that its first changes are not older than what others have forgotten.
 func (m *member) beBorn(ctx context.Context, q checkpoint.Querier, info server.Info) (checkpoint.Identity, error) {
@@ -190,7 +187,7 @@ func (m *member) beBorn(ctx context.Context, q checkpoint.Querier, info server.I
 	}
 	newborn := checkpoint.Identity{
 		ID: change.NewServerID(), Mesh: m.mesh.config.Mesh, Position: position, Clock: max(start, change.TimeOf(now)),
-		Settings: settings(m.mesh.config), ServerUUID: info.UUID,
+		Settings: m.mesh.config.FoldSettings(), ServerUUID: info.UUID,
 	}
 	born, err := checkpoint.GiveBirth(ctx, q, info.Flavor, newborn)
 	if err == nil && born.ID == newborn.ID {
@@ -237,4 +234,11 @@ func (m *member) reader() *canal.Hub {
 		m.hub = canal.NewHub(m.hubOptions(m.known))
 	}
 	return m.hub
+}
+
+// indexed notes the server's change index, nil when there is none any more.
+func (m *member) indexed(state *conflict.State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.index = state
 }

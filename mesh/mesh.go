@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,6 +17,7 @@ import (
 	"replicator/checkpoint"
 	"replicator/config"
 	"replicator/fault"
+	"replicator/notify"
 )
 
 // Mesh is one process's part in a mesh. New makes it, Run runs it once.
@@ -26,10 +28,13 @@ type Mesh struct {
 	host    string
 	members []*member
 	links   []*link
+	desk    *notify.Desk // nil: nobody is told of conflicts
 	// joined is closed and replaced whenever a server's identity becomes known: what owners know as stable depends on
 	// who takes part.
 	mu     sync.Mutex
 	joined chan struct{}
+
+	conflicts atomic.Pointer[ConflictStatus] // as counted last
 }
 
 // link is one direction, as long as the process lives. Its runs are applier.Links.
@@ -64,6 +69,9 @@ func New(c *config.Config, log *zap.Logger) (*Mesh, error) {
 	for _, l := range c.Links {
 		m.links = append(m.links, &link{from: m.member(l.From), to: m.member(l.To), trouble: newTrouble()})
 	}
+	if m.desk, err = m.newDesk(); err != nil {
+		return nil, err
+	}
 	return m, nil
 }
 
@@ -76,12 +84,24 @@ func (m *Mesh) member(name string) *member {
 	return nil
 }
 
+// nameOf returns the name of the server with an identity, "" while it is not known.
+func (m *Mesh) nameOf(id change.ServerID) string {
+	for _, x := range m.members {
+		if p := x.profile(); p != nil && p.identity.ID == id {
+			return x.config.Name
+		}
+	}
+	return ""
+}
+
 // Run works until the context ends, then stops cleanly. What a server or a link fails at is shown in Status and tried
 // again; it ends nothing else.
 func (m *Mesh) Run(ctx context.Context) error {
 	m.log.Info("mesh starts", zap.String("mesh", m.config.Mesh), zap.Int("servers", len(m.members)), zap.Int("links", len(m.links)))
 	var wg sync.WaitGroup
 	wg.Go(func() { m.sampleRates(ctx) })
+	wg.Go(func() { m.desk.Run(ctx) })
+	wg.Go(func() { m.countConflicts(ctx) })
 	for _, x := range m.members {
 		wg.Go(func() { m.runMember(ctx, x) })
 	}

@@ -18,6 +18,8 @@ import (
 	"replicator/conflict"
 	"replicator/conflict/spill"
 	"replicator/fault"
+	"replicator/image"
+	"replicator/server"
 )
 
 // errNews ends an owner because a server has become known that it did not know.
@@ -32,7 +34,7 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	news := m.news()
 	m.meet(ctx)
 	topology, strangers := m.topology()
-	limits := conflict.Limits{Entries: max(1, m.config.Conflict.IndexLimit/m.owned())}
+	limits := conflict.Limits{Entries: max(1, m.config.Conflict.IndexLimit/m.owned()), Lives: m.config.Adds()}
 	store, err := spill.Open(filepath.Join(m.config.StateDir, "index-"+x.config.Name))
 	if err != nil {
 		return fault.Wrap(err, fault.Configuration, "make state_dir writable, or name another", "open the spill of the change index")
@@ -51,14 +53,24 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	}
 	o := &owner{
 		mesh: m, member: x, profile: p, state: conflict.NewState(p.identity.ID, topology, limits),
-		definitions: applier.NewDefinitions(), watermark: &applier.Watermark{}, indexed: len(m.into(x)) > 0,
+		definitions: applier.NewDefinitions(), recent: applier.NewRecent(), registers: m.registers(),
+		keyer:     image.NewKeyer(server.NewWeigher(x.server.DB(), p.info.Flavor)),
+		watermark: &applier.Watermark{}, indexed: len(m.into(x)) > 0,
 		position: position, clock: clock,
 	}
 	o.state.Checkpoint(position, clock)
+	x.indexed(o.state)
+	defer x.indexed(nil)
+	if err := o.adopt(ctx); err != nil {
+		return err
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return o.tail(ctx) })
 	g.Go(func() error { return o.upkeep(ctx) })
+	g.Go(func() error { return m.desk.Serve(ctx, x.config.Name) })
+	g.Go(func() error { return o.trim(ctx) })
+	g.Go(func() error { return o.guard(ctx) })
 	g.Go(func() error { return o.replicate(ctx) })
 	if strangers {
 		g.Go(func() error {
@@ -75,6 +87,14 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 		return nil
 	}
 	return err
+}
+
+// registers knows the tables whose columns add up or are merged.
+func (m *Mesh) registers() *applier.Registers {
+	if !m.config.Adds() && !m.config.Merges() {
+		return nil
+	}
+	return applier.NewRegisters(m.config.Added, m.config.Merged)
 }
 
 // owned is how many targets this process owns: they share what memory the change index may take.
@@ -127,8 +147,13 @@ type owner struct {
 	profile     *profile
 	state       *conflict.State
 	definitions *applier.Definitions
+	recent      *applier.Recent
+	registers   *applier.Registers
+	keyer       *image.Keyer
 	watermark   *applier.Watermark
 	indexed     bool // links lead to this server
+
+	changedPolicies bool // others were recorded on this server
 
 	// Of the tailer's goroutine: what has been fed.
 	position change.GTIDSet
@@ -146,6 +171,9 @@ func (o *owner) tail(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := x.reader().Run(ctx, canal.Start{Position: o.position.Clone(), Clock: o.clock}, o)
+		if time.Since(began) > settled {
+			bo.Reset()
+		}
 		for {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -153,9 +181,6 @@ func (o *owner) tail(ctx context.Context) error {
 			f := x.trouble.set(fmt.Errorf("read %s: %w", x.config.Name, err))
 			if !f.Class.Transient() {
 				return f
-			}
-			if time.Since(began) > settled {
-				bo.Reset()
 			}
 			pause := bo.NextBackOff()
 			logFault(x.log, "binlog cannot be read", f, pause)
@@ -181,10 +206,17 @@ func (o *owner) Transaction(tx *change.Transaction) error {
 		if err := o.local(tx); err != nil {
 			return err
 		}
+		for key, original := range tx.Originals {
+			o.state.Reasserted(key, tx.Stamp.Version, original)
+		}
+		o.recent.Note(tx)
 		o.changed.Store(true)
 	case kind == change.Replicated:
 		if err := o.state.Replicated(tx.Marker); err != nil {
 			return err
+		}
+		for i := range tx.Marker.Manifest {
+			o.recent.NoteEntry(&tx.Marker.Manifest[i])
 		}
 		o.changed.Store(true)
 	case kind == change.Definition:
@@ -203,11 +235,12 @@ func (o *owner) local(tx *change.Transaction) error {
 	keys := make([]change.Key, 0, 64)
 	return tx.Body.Each(func(ev *change.RowsEvent) error {
 		keys = keys[:0]
-		for _, r := range ev.Rows {
-			keys = append(keys, r.Key)
-			if r.NewKey != r.Key {
-				keys = append(keys, r.NewKey)
-			}
+		err := o.registers.Keys(ev, func(k change.Key) error {
+			keys = append(keys, k)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		return o.state.Local(tx.Stamp, keys)
 	})
@@ -303,7 +336,8 @@ func (o *owner) replicate(ctx context.Context) error {
 	}
 	stats := o.state.Stats()
 	o.member.log.Info("change index is whole", zap.Int("entries", stats.Entries+stats.Spilled),
-		zap.Duration("took", time.Since(began).Round(time.Millisecond)))
+		zap.Int("spilled", stats.Spilled), zap.Duration("took", time.Since(began).Round(time.Millisecond)))
+	o.warnOfChanges(stats)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range o.mesh.into(o.member) {
 		g.Go(func() error {
@@ -317,13 +351,15 @@ func (o *owner) replicate(ctx context.Context) error {
 // readOnly serves a server that this process only reads from: one reader for all of its links. It begins where the first
 // link does; those that are ahead join it, those that are behind catch up by themselves.
 func (m *Mesh) readOnly(ctx context.Context, x *member) error {
+	var start canal.Start
 	select {
-	case start := <-x.wanted:
-		if err := x.reader().Run(ctx, start, nil); err != nil {
-			return fmt.Errorf("read %s: %w", x.config.Name, err)
-		}
-		return nil
+	case start = <-x.wanted:
+	case start = <-x.reader().Missed(): // a link that went on working while the server was away
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := x.reader().Run(ctx, start, nil); err != nil {
+		return fmt.Errorf("read %s: %w", x.config.Name, err)
+	}
+	return nil
 }

@@ -17,7 +17,10 @@ func (m *Mesh) Status(context.Context) Status {
 	s := Status{
 		Mesh: m.config.Mesh, Time: Timestamp(time.Now()), Source: "process",
 		Processes: []ProcessStatus{{ID: id, Host: m.host, Site: m.config.Site, State: "running"}},
-		Servers:   []ServerStatus{}, Links: []LinkStatus{}, Tables: []TableStatus{},
+		Servers:   []ServerStatus{}, Links: []LinkStatus{}, Tables: []TableStatus{}, Notices: m.notices(),
+	}
+	if counts := m.conflicts.Load(); counts != nil {
+		s.Conflicts = *counts
 	}
 	for _, x := range m.members {
 		s.Servers = append(s.Servers, x.status(id))
@@ -52,6 +55,10 @@ func (m *member) status(process string) ServerStatus {
 		if m.config.Own {
 			s.Owner = &process
 		}
+	}
+	if m.index != nil {
+		size := m.index.Stats()
+		s.Index = &IndexStatus{Entries: int64(size.Entries), Bytes: int64(size.Bytes), Spilled: int64(size.Spilled)}
 	}
 	return s
 }

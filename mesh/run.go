@@ -12,7 +12,10 @@ import (
 	"replicator/canal"
 	"replicator/change"
 	"replicator/checkpoint"
+	"replicator/config"
+	"replicator/conflict"
 	"replicator/fault"
+	"replicator/journal"
 	"replicator/server"
 )
 
@@ -31,19 +34,29 @@ func (o *owner) runLink(ctx context.Context, l *link) {
 			l.to.server.Renew()
 		}
 	}
-	supervise(ctx, l.trouble, report, func(ctx context.Context) error {
+	supervise(ctx, l.trouble, report, func(ctx context.Context) error { return o.tryLink(ctx, l, log) })
+	l.trouble.clear(Starting)
+}
+
+// tryLink runs a link until it fails.
+func (o *owner) tryLink(ctx context.Context, l *link, log *zap.Logger) error {
+	for {
 		if err := l.waitForSource(ctx); err != nil {
+			return err
+		}
+		if err := o.awaitAgreement(ctx, l, log); err != nil {
 			return err
 		}
 		if err := o.checkTables(ctx, l); err != nil {
 			return err
 		}
 		run := applier.NewLink(o.linkOptions(l, log))
-		err := run.Run(ctx)
+		changed, err := o.whileAgreed(ctx, l, run)
 		l.ended(run, err)
-		return err
-	})
-	l.trouble.clear(Starting)
+		if !changed {
+			return err
+		}
+	}
 }
 
 // waitForSource waits until the source is known, and shows meanwhile what keeps it.
@@ -86,10 +99,12 @@ func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
 	l.mu.Unlock()
 	return applier.Options{
 		Source: l.from.config.Name, Target: l.to.config.Name,
-		Identity: source.identity, SourceFlavor: source.info.Flavor, Owner: o.mesh.owner,
+		Identity: source.identity, Self: o.profile.identity.ID, SourceFlavor: source.info.Flavor, Owner: o.mesh.owner,
 		Server: l.to.server, Dialect: o.profile.dialect, Flavor: o.profile.info.Flavor,
 		MaxPacket: maxPacket(o.profile.info),
 		Match:     c.Tables.Matches, Index: o.state, Watermark: o.watermark, Definitions: o.definitions,
+		Recent: o.recent, Keyer: o.keyer, Policy: c.Policy, Registers: o.registers, Prefers: o.prefers,
+		Journal: o.journal, Decided: o.decided, Working: o.working,
 		Subscribe: func(p change.GTIDSet, clock change.Clock) applier.Stream {
 			start := canal.Start{Position: p, Clock: clock}
 			select {
@@ -102,12 +117,77 @@ func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
 			Transactions: c.Apply.GroupTransactions, Rows: int64(c.Apply.GroupRows), Bytes: int64(c.Apply.GroupBytes),
 			Time: c.Apply.GroupTime,
 		},
+		LogsCascades: source.logsCascades(), CascadesLogged: o.mesh.logsCascades(),
 		Halt: c.DDL == "halt", Pass: pass, Fenced: fenced, Tolerated: late,
 		MaxClockSkew: c.Conflict.MaxClockSkew, SessionWait: c.Lease.TTL,
 		BarrierTimeout: barrierTimeout, ProgressEvery: progressEvery,
 		Started: func() { l.trouble.clear(Running); log.Info("link runs") },
-		Stats:   &l.stats, Routes: &l.routes, Log: log,
+		Held: func(f *fault.Error) {
+			_ = l.trouble.set(f)
+			logFault(log, "link waits for a decision", f, 0)
+		},
+		Stats: &l.stats, Routes: &l.routes, Log: log,
 	}
+}
+
+// journal writes entries in the open transaction of q.
+func (o *owner) journal(ctx context.Context, q checkpoint.Querier, entries []*journal.Entry) error {
+	limits := journal.Limits{MaxValue: int64(o.mesh.config.Journal.MaxValue), MaxPacket: maxPacket(o.profile.info)}
+	return journal.Write(ctx, q, limits, entries)
+}
+
+// logsCascades reports whether a server's binlog has the rows that its foreign keys change: MySQL since 9.6.
+func (p *profile) logsCascades() bool {
+	return p.info.Flavor == change.MySQL && p.info.Release.AtLeast(9, 6, 0)
+}
+
+func (m *Mesh) logsCascades() bool {
+	for _, x := range m.members {
+		if p := x.profile(); p == nil || !p.logsCascades() {
+			return false
+		}
+	}
+	return true
+}
+
+// decided looks for a decision about a conflict in the journals of the other servers, as far as they answer.
+func (o *owner) decided(ctx context.Context, id journal.ID) string {
+	for _, x := range o.mesh.members {
+		if x == o.member || x.profile() == nil {
+			continue
+		}
+		ask, cancel := context.WithTimeout(ctx, time.Second)
+		var state string
+		err := x.server.DB().QueryRowContext(ask, "SELECT state FROM replicator.conflict WHERE id = ? AND state <> ?", id[:], journal.Open).Scan(&state)
+		cancel()
+		if err == nil {
+			return state
+		}
+	}
+	return ""
+}
+
+// prefers reports whether by the table's policy the first of two concurrent changes is to stand, though the second is newer.
+func (o *owner) prefers(table change.TableName, one, other change.Version) bool {
+	m := o.mesh
+	rank := func(id change.ServerID) int { return m.config.Rank(m.nameOf(id)) }
+	switch m.config.Policy(table) {
+	case config.ServerPriority:
+		return conflict.ServerPriority.Stands(one, other, rank)
+	case config.FirstWriterWins:
+		return conflict.FirstWriterWins.Stands(one, other, rank)
+	}
+	return false
+}
+
+// working reports whether the link from a source to this target brings changes now.
+func (o *owner) working(source change.ServerID) bool {
+	for _, l := range o.mesh.into(o.member) {
+		if p := l.from.profile(); p != nil && p.identity.ID == source {
+			return l.stats.Running()
+		}
+	}
+	return false
 }
 
 // checkTables refuses a link whose tables cannot be replicated.
@@ -141,7 +221,20 @@ func (m *member) hubOptions(p *profile) canal.Options {
 		Weigher: server.NewWeigher(m.server.DB(), p.info.Flavor), Logger: m.log.Named("canal"),
 		RingBytes: max(ringBytes/int64(len(m.mesh.members)), leastRing),
 		StateDir:  c.StateDir, SpoolBytes: int64(c.Apply.GroupBytes), MaxClockSkew: c.Conflict.MaxClockSkew,
+		Times: times(c),
 	}
+}
+
+// times says where the application gives the time of its changes.
+func times(c *config.Config) canal.Times {
+	t := canal.Times{Column: c.Tables.TimeColumn}
+	if l := c.Conflict.ChangeLog; l != nil {
+		t.Log = &canal.ChangeLog{
+			Name: l.Name, Table: l.Columns.Table, Key: l.Columns.Key, User: l.Columns.User, Time: l.Columns.Time,
+			Comment: l.Columns.Comment,
+		}
+	}
+	return t
 }
 
 // rate is a link's speed over the last seconds.

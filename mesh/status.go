@@ -26,6 +26,7 @@ type Status struct {
 	Tables    []TableStatus   `json:"tables"`
 	Conflicts ConflictStatus  `json:"conflicts"`
 	Errors    ErrorStatus     `json:"errors"`
+	Notices   *NoticeStatus   `json:"notices,omitempty"` // of the answering process; absent where nobody is told
 }
 
 // Timestamp prints as RFC 3339 in UTC with microseconds.
@@ -58,6 +59,15 @@ type ServerStatus struct {
 	Owner            *string  `json:"owner"` // the process that applies to it
 	ClockSkewSeconds *float64 `json:"clock_skew_seconds"`
 	Error            *Fault   `json:"error"`
+	// Index is the change index of a server that this process applies to; it grows while another server is away.
+	Index *IndexStatus `json:"index"`
+}
+
+// IndexStatus is the size of a change index.
+type IndexStatus struct {
+	Entries int64 `json:"entries,string"` // in memory
+	Bytes   int64 `json:"bytes,string"`   // that they take
+	Spilled int64 `json:"spilled,string"` // entries in the state directory
 }
 
 // LinkStatus is one link. Counts are of this process since it started.
@@ -97,7 +107,8 @@ type TableStatus struct {
 	VerifiedEqual *bool      `json:"verified_equal"`
 }
 
-// ConflictStatus counts conflicts: rows that lost or were overwritten while concurrent.
+// ConflictStatus counts the conflicts in the journals of all servers that can be asked, each once. Where there are very
+// many, it is worked out from a sample.
 type ConflictStatus struct {
 	Open  *int64 `json:"open,string"`
 	Total *int64 `json:"total,string"`

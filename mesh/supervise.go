@@ -15,8 +15,9 @@ import (
 // personEvery is how often something that needs a person is tried again by itself.
 const personEvery = 60 * time.Second
 
-// settled is how long something must have run for its backoff to begin anew.
-const settled = 5 * time.Second
+// settled is how long something must have run for its backoff to begin anew: a link that is cut every few seconds, and works
+// in between, is not to wait longer from one cut to the next.
+const settled = time.Second
 
 // trouble is the fault that something is held up by, for people to see, and the way to have it tried again at once.
 type trouble struct {

@@ -7,6 +7,7 @@ import (
 
 	"replicator/checkpoint"
 	"replicator/config"
+	"replicator/journal"
 	"replicator/server"
 )
 
@@ -29,9 +30,12 @@ func StatusFromTables(ctx context.Context, c *config.Config) (Status, error) {
 	for _, l := range c.Links {
 		s.Links = append(s.Links, linkFromTables(ctx, l, seen[l.From], seen[l.To]))
 	}
+	var journals []journal.Server
 	for _, x := range c.Servers {
 		s.Servers = append(s.Servers, seen[x.Name].status)
+		journals = append(journals, seen[x.Name].journal())
 	}
+	s.Conflicts = conflictStatus(ctx, journals)
 	return s, nil
 }
 

@@ -1,0 +1,165 @@
+package mesh
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"replicator/checkpoint"
+	"replicator/config"
+	"replicator/fault"
+	"replicator/journal"
+)
+
+// Journals are the journals of a mesh's servers, asked without a process.
+type Journals struct {
+	servers   []journal.Server
+	witnesses []*witness
+}
+
+// OpenJournals connects to every server of a configuration. Those that cannot be asked are among Servers, with the reason;
+// an error means that the configuration cannot be used. Close ends the connections.
+func OpenJournals(ctx context.Context, c *config.Config) (*Journals, error) {
+	j := &Journals{servers: make([]journal.Server, len(c.Servers)), witnesses: make([]*witness, len(c.Servers))}
+	errs := make([]error, len(c.Servers))
+	var wg sync.WaitGroup
+	for i, s := range c.Servers {
+		wg.Go(func() { j.witnesses[i], errs[i] = newWitness(ctx, s) })
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			j.Close()
+			return nil, err
+		}
+		j.servers[i] = j.witnesses[i].journal()
+	}
+	return j, nil
+}
+
+// journal is the server as package journal asks it.
+func (w *witness) journal() journal.Server {
+	s := journal.Server{Name: w.status.Name, DB: w.server.DB()}
+	if w.identity != nil {
+		s.ID = w.identity.ID
+	}
+	if f := w.status.Error; f != nil {
+		s.Err = &fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy}
+	}
+	return s
+}
+
+// Servers are the mesh's, in the order of the configuration.
+func (j *Journals) Servers() []journal.Server { return j.servers }
+
+// Close ends the connections.
+func (j *Journals) Close() {
+	for _, w := range j.witnesses {
+		if w != nil {
+			w.close()
+		}
+	}
+}
+
+// Journals are the journals of all servers, as this process reaches them.
+func (m *Mesh) Journals() []journal.Server {
+	servers := make([]journal.Server, len(m.members))
+	for i, x := range m.members {
+		servers[i] = x.journal()
+	}
+	return servers
+}
+
+func (m *member) journal() journal.Server {
+	s := journal.Server{Name: m.config.Name, DB: m.server.DB()}
+	p := m.profile()
+	if p != nil {
+		s.ID = p.identity.ID
+	}
+	f, _, _ := m.trouble.get()
+	switch {
+	case f != nil && (p == nil || fault.Class(f.Class) == fault.Network || fault.Class(f.Class) == fault.Login):
+		s.Err = &fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy}
+	case p == nil:
+		s.Err = fault.New(fault.Network, "wait: it is tried again", "%s has not been reached yet", m.config.Name)
+	}
+	return s
+}
+
+const (
+	countEvery  = 2 * time.Second
+	countEffort = 50 // times as long as counting took is the pause after it, at the least
+)
+
+// countConflicts keeps the number of conflicts for Status.
+func (m *Mesh) countConflicts(ctx context.Context) {
+	pause := countEvery / 4 // the first time
+	for {
+		if wait(ctx, pause) != nil {
+			return
+		}
+		began := time.Now()
+		counts := conflictStatus(ctx, m.Journals())
+		if ctx.Err() != nil {
+			return
+		}
+		m.conflicts.Store(&counts)
+		pause = max(countEvery, countEffort*time.Since(began))
+	}
+}
+
+// conflictStatus counts the conflicts of the servers that can be asked. They are unknown when none can.
+func conflictStatus(ctx context.Context, servers []journal.Server) ConflictStatus {
+	counts, failed := journal.Count(ctx, servers)
+	if len(failed) == len(servers) {
+		return ConflictStatus{}
+	}
+	return ConflictStatus{Open: &counts.Open, Total: &counts.Total}
+}
+
+const (
+	trimEvery = 10 * time.Second
+	trimPause = 50 * time.Millisecond // between two batches: applications go first
+	// tombstonesKept is how long people can see why a conflict was settled as it was; less where the journal is kept for less.
+	tombstonesKept = 7 * 24 * time.Hour
+)
+
+// trim keeps the target's journal within its limits, and removes old tombstones.
+func (o *owner) trim(ctx context.Context) error {
+	limits := o.mesh.config.Journal
+	for {
+		if err := wait(ctx, trimEvery); err != nil {
+			return err
+		}
+		for {
+			more, err := o.trimOnce(ctx, limits)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil { // the heartbeat shows what is wrong with the server
+				o.member.log.Warn("journal and tombstones cannot be trimmed", zap.Error(err))
+			}
+			if !more {
+				break
+			}
+			if err := wait(ctx, trimPause); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// trimOnce deletes one batch of either, and reports whether there may be more.
+func (o *owner) trimOnce(ctx context.Context, limits config.Journal) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
+	defer cancel()
+	db := o.member.server.DB()
+	entries, err := journal.Trim(ctx, db, limits.Keep, limits.MaxRows)
+	if err != nil {
+		return false, err
+	}
+	tombstones, err := checkpoint.TrimTombstones(ctx, db, min(limits.Keep, tombstonesKept))
+	return entries == journal.TrimBatch || tombstones == checkpoint.TombstoneBatch, err
+}
