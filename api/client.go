@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 
+	"replicator/change"
 	"replicator/config"
 	"replicator/fault"
 	"replicator/mesh"
@@ -110,6 +111,24 @@ func (c *Client) Status(ctx context.Context) (mesh.Status, error) {
 	var s mesh.Status
 	err := c.do(ctx, http.MethodGet, "/api/v1/status", http.StatusOK, &s)
 	return s, err
+}
+
+// Identities are the identities of a mesh's servers, by name, as far as the process knows them.
+func (c *Client) Identities(ctx context.Context, meshName string) (map[string]change.ServerID, error) {
+	s, err := c.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]change.ServerID{}
+	for _, x := range s.Servers {
+		if s.Mesh != meshName || x.ID == nil {
+			continue
+		}
+		if known[x.Name], err = change.ParseServerID(*x.ID); err != nil {
+			return nil, fmt.Errorf("read the identity of %s: %w", x.Name, err)
+		}
+	}
+	return known, nil
 }
 
 // Resume has the process try a link again at once.

@@ -7,14 +7,15 @@ import (
 	"slices"
 	"strings"
 
+	"replicator/change"
 	"replicator/config"
 	"replicator/fault"
 )
 
 // Handler is everything the server answers. /healthz is open to everybody who can connect; the rest asks for the
-// configured account.
-func Handler(cfg config.HTTP, m Mesh) (http.Handler, error) {
-	h := &handler{mesh: m, maxLag: cfg.MaxLag.Seconds()}
+// configured account. added names the columns of a table whose changes add up.
+func Handler(cfg config.HTTP, m Mesh, added func(change.TableName) []string) (http.Handler, error) {
+	h := &handler{mesh: m, added: added, maxLag: cfg.MaxLag.Seconds()}
 	g := newGate(cfg)
 	metrics, err := metricsHandler(m, g)
 	if err != nil {
@@ -25,7 +26,10 @@ func Handler(cfg config.HTTP, m Mesh) (http.Handler, error) {
 	inner.Handle("/metrics", only(http.MethodGet, metrics.ServeHTTP))
 	inner.Handle("/api/v1/status", only(http.MethodGet, h.status))
 	inner.Handle("/api/v1/links/{from}/{to}/resume", only(http.MethodPost, h.resume))
-	for _, later := range []string{"/{$}", "/api/v1/conflicts", "/api/v1/conflicts/", "/api/v1/feed/"} {
+	inner.Handle("/api/v1/conflicts", only(http.MethodGet, h.conflicts))
+	inner.Handle("/api/v1/conflicts/{id}", only(http.MethodGet, h.conflict))
+	inner.Handle("/api/v1/conflicts/{id}/restore", only(http.MethodPost, h.restore))
+	for _, later := range []string{"/{$}", "/api/v1/feed/"} {
 		inner.HandleFunc(later, notYet)
 	}
 	inner.HandleFunc("/", notFound)
@@ -41,6 +45,7 @@ func Handler(cfg config.HTTP, m Mesh) (http.Handler, error) {
 
 type handler struct {
 	mesh   Mesh
+	added  func(change.TableName) []string
 	maxLag float64 // seconds
 }
 
@@ -78,21 +83,21 @@ func (h *handler) resume(w http.ResponseWriter, r *http.Request) {
 func notYet(w http.ResponseWriter, r *http.Request) {
 	refuse(w, http.StatusNotImplemented, Problem{
 		Class: string(fault.Configuration), Message: r.URL.Path + " is not in this version",
-		Remedy: "use /healthz, /readyz, /metrics or /api/v1/status",
+		Remedy: "use /healthz, /readyz, /metrics, /api/v1/status or /api/v1/conflicts",
 	})
 }
 
 func notFound(w http.ResponseWriter, r *http.Request) {
 	refuse(w, http.StatusNotFound, Problem{
 		Class: string(fault.Configuration), Message: "there is no " + r.URL.Path,
-		Remedy: "use /healthz, /readyz, /metrics or /api/v1/status",
+		Remedy: "use /healthz, /readyz, /metrics, /api/v1/status or /api/v1/conflicts",
 	})
 }
 
 func foreign(w http.ResponseWriter, r *http.Request) {
 	refuse(w, http.StatusForbidden, Problem{
 		Class: string(fault.Privilege), Message: "a page of another site asked for " + r.URL.Path,
-		Remedy: "use `replicator link resume`, or a client that is not a browser",
+		Remedy: "use the command line, or a client that is not a browser",
 	})
 }
 

@@ -34,7 +34,7 @@ func guarded(t *testing.T) config.HTTP {
 
 func serve(t *testing.T, cfg config.HTTP, m Mesh) string {
 	t.Helper()
-	h, err := Handler(cfg, m)
+	h, err := Handler(cfg, m, sums)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +88,13 @@ func TestPagesOfThisAndLaterVersions(t *testing.T) {
 		{"POST", "/api/v1/links/east/nowhere/resume", 404, `there is no link from "east" to "nowhere"`},
 		{"POST", "/api/v1/links/fenced/west/resume", 409, "another process applies to west"},
 		{"GET", "/", 501, "/ is not in this version"},
-		{"GET", "/api/v1/conflicts", 501, "/api/v1/conflicts is not in this version"},
-		{"POST", "/api/v1/conflicts/ab12/restore", 501, "/api/v1/conflicts/ab12/restore is not in this version"},
+		{"GET", "/api/v1/conflicts?limit=0", 400, "limit must be between 1 and 10000"},
+		{"GET", "/api/v1/conflicts?state=lost", 400, "state must be open, acknowledged or restored"},
+		{"GET", "/api/v1/conflicts?frob=1", 400, "there is no filter frob"},
+		{"GET", "/api/v1/conflicts/nope", 404, `"nope" is no conflict's id`},
+		{"GET", "/api/v1/conflicts/ab12", 404, "there is no conflict ab12"},
+		{"GET", "/api/v1/conflicts/ab12/restore", 405, "GET is not for /api/v1/conflicts/ab12/restore"},
+		{"POST", "/api/v1/conflicts/ab12/restore", 404, "there is no conflict ab12"},
 		{"GET", "/api/v1/feed/east/shop/stock?since=1", 501, "/api/v1/feed/east/shop/stock is not in this version"},
 		{"GET", "/debug/pprof/", 404, "there is no /debug/pprof/"},
 		{"GET", "/nowhere", 404, "there is no /nowhere"},

@@ -83,6 +83,8 @@ type collector struct {
 	linkState                  *prometheus.Desc
 	reachable, skew, info      *prometheus.Desc
 	conflicts, open, errorsOut *prometheus.Desc
+	notices, noticesPending    *prometheus.Desc
+	index, indexBytes          *prometheus.Desc
 }
 
 func newCollector(m Mesh) *collector {
@@ -96,9 +98,15 @@ func newCollector(m Mesh) *collector {
 			"Clock of the server minus clock of the process.", server, nil),
 		info: prometheus.NewDesc("replicator_server_info", "What the server is; always 1.",
 			[]string{"server", "id", "flavor", "version", "endpoint"}, nil),
-		conflicts: prometheus.NewDesc("replicator_conflicts_total", "Rows that met a concurrent change.", nil, nil),
-		open:      prometheus.NewDesc("replicator_conflicts_open", "Conflicts that nobody has acknowledged.", nil, nil),
-		errorsOut: prometheus.NewDesc("replicator_errors_open", "Transactions set aside.", nil, nil),
+		index: prometheus.NewDesc("replicator_index_entries", "Entries of the server's change index, by where they are.",
+			[]string{"server", "where"}, nil),
+		indexBytes: prometheus.NewDesc("replicator_index_bytes", "Memory that the server's change index takes.", server, nil),
+		conflicts:  prometheus.NewDesc("replicator_conflicts_total", "Rows that met a concurrent change.", nil, nil),
+		open:       prometheus.NewDesc("replicator_conflicts_open", "Conflicts that nobody has acknowledged.", nil, nil),
+		errorsOut:  prometheus.NewDesc("replicator_errors_open", "Transactions set aside.", nil, nil),
+		notices: prometheus.NewDesc("replicator_notices_total", "Mails and webhook requests about conflicts, by what became of them.",
+			[]string{"result"}, nil),
+		noticesPending: prometheus.NewDesc("replicator_notices_pending", "Addresses that wait for a mail about conflicts.", nil, nil),
 	}
 	for _, f := range linkFigures {
 		c.links = append(c.links, prometheus.NewDesc(f.name, f.help, link, nil))
@@ -109,7 +117,8 @@ func newCollector(m Mesh) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range append([]*prometheus.Desc{
-		c.linkState, c.reachable, c.skew, c.info, c.conflicts, c.open, c.errorsOut,
+		c.linkState, c.reachable, c.skew, c.info, c.conflicts, c.open, c.errorsOut, c.notices, c.noticesPending,
+		c.index, c.indexBytes,
 	}, c.links...) {
 		out <- d
 	}
@@ -130,6 +139,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		send(c.skew, prometheus.GaugeValue, server.ClockSkewSeconds, server.Name)
 		send(c.info, prometheus.GaugeValue, new(1.0), server.Name,
 			text(server.ID), text(server.Flavor), text(server.Version), server.Endpoint)
+		if x := server.Index; x != nil {
+			send(c.index, prometheus.GaugeValue, count(&x.Entries), server.Name, "memory")
+			send(c.index, prometheus.GaugeValue, count(&x.Spilled), server.Name, "spilled")
+			send(c.indexBytes, prometheus.GaugeValue, count(&x.Bytes), server.Name)
+		}
 	}
 	for _, l := range s.Links {
 		for i, f := range linkFigures {
@@ -142,6 +156,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	send(c.conflicts, prometheus.CounterValue, count(s.Conflicts.Total))
 	send(c.open, prometheus.GaugeValue, count(s.Conflicts.Open))
 	send(c.errorsOut, prometheus.GaugeValue, count(s.Errors.Open))
+	if n := s.Notices; n != nil {
+		send(c.notices, prometheus.CounterValue, count(&n.Sent), "sent")
+		send(c.notices, prometheus.CounterValue, count(&n.Failed), "failed")
+		send(c.notices, prometheus.CounterValue, count(&n.Refused), "refused")
+		send(c.noticesPending, prometheus.GaugeValue, count(&n.Pending))
+	}
 }
 
 func truth(b *bool) *float64 {

@@ -11,7 +11,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"replicator/change"
 	"replicator/fault"
+	"replicator/journal"
 	"replicator/mesh"
 )
 
@@ -27,7 +29,14 @@ type steady struct {
 
 	mu      sync.Mutex
 	resumed []string
+
+	journals []journal.Server
 }
+
+// sums are the columns whose changes add up.
+func sums(change.TableName) []string { return []string{"n"} }
+
+func (s *steady) Journals() []journal.Server { return s.journals }
 
 func (s *steady) Status(context.Context) mesh.Status { return s.status }
 
@@ -68,6 +77,7 @@ func troubled() mesh.Status {
 			{
 				Name: "east", ID: new("0123456789abcdef"), Flavor: new("mysql"), Version: new("9.7.4"), Endpoint: "db-east:3306",
 				Reachable: new(true), Owner: new("7f3a"), ClockSkewSeconds: new(0.0021),
+				Index: &mesh.IndexStatus{Entries: 1200, Bytes: 57600, Spilled: 7},
 			},
 			{
 				Name: "west", ID: new("fedcba9876543210"), Flavor: new("mariadb"), Version: new("11.8.9"), Endpoint: "db-west:3306",

@@ -13,8 +13,10 @@ import (
 
 	"go.uber.org/zap"
 
+	"replicator/change"
 	"replicator/config"
 	"replicator/fault"
+	"replicator/journal"
 	"replicator/mesh"
 )
 
@@ -25,6 +27,8 @@ type Mesh interface {
 	// Resume has a stopped or waiting link tried again at once. A link that is not configured, or not run by this
 	// process, is a *fault.Error of class configuration.
 	Resume(from, to string) error
+	// Journals are the journals of all servers; those that cannot be asked say why.
+	Journals() []journal.Server
 }
 
 const (
@@ -43,10 +47,10 @@ type Server struct {
 	log      *zap.Logger
 }
 
-// Listen binds the configured address. The server answers when Serve runs; a caller that does not call Serve closes it.
-func Listen(ctx context.Context, cfg config.HTTP, m Mesh, log *zap.Logger) (*Server, error) {
+// Listen binds the configured address; added is as Handler takes it. The server answers when Serve runs; a caller that does not call Serve closes it.
+func Listen(ctx context.Context, cfg config.HTTP, m Mesh, added func(change.TableName) []string, log *zap.Logger) (*Server, error) {
 	const remedy = "set http.listen to a free address of this machine, or to \"\" to switch HTTP off"
-	handler, err := Handler(cfg, m)
+	handler, err := Handler(cfg, m, added)
 	if err != nil {
 		return nil, err
 	}

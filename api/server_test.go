@@ -31,7 +31,7 @@ import (
 func start(t *testing.T, cfg config.HTTP, m Mesh, pass string) (client *Client, stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := Listen(ctx, cfg, m, zaptest.NewLogger(t))
+	s, err := Listen(ctx, cfg, m, sums, zaptest.NewLogger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,13 +236,13 @@ func TestListenExplainsFailures(t *testing.T) {
 	defer func() { _ = taken.Close() }()
 	cfg := open()
 	cfg.Listen = taken.Addr().String()
-	_, err = Listen(t.Context(), cfg, &steady{}, zaptest.NewLogger(t))
+	_, err = Listen(t.Context(), cfg, &steady{}, sums, zaptest.NewLogger(t))
 	if f, ok := fault.As(err); !ok || !strings.Contains(f.Text(), "in use") || !strings.Contains(f.Remedy, "http.listen") {
 		t.Errorf("a taken address: %v", err)
 	}
 	cfg = open()
 	cfg.TLS = config.HTTPTLS{Cert: certificate(t).Cert, Key: certificate(t).Key}
-	_, err = Listen(t.Context(), cfg, &steady{}, zaptest.NewLogger(t))
+	_, err = Listen(t.Context(), cfg, &steady{}, sums, zaptest.NewLogger(t))
 	if f, ok := fault.As(err); !ok || f.Class != fault.Configuration {
 		t.Errorf("a key of another certificate: %v", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"replicator/config"
+	"replicator/notify"
 	"replicator/server"
 )
 
@@ -25,37 +26,37 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Check every precondition of servers and tables",
 		Long: "Check every precondition of servers and tables. It writes nothing. Exit code 0: nothing fails; 3: something does, and\n" +
-			"its links would not start; 1: something could not be found out, as on a server that cannot be reached.",
+			"its links would not start; 1: something could not be found out, as on a server that cannot be reached.\n" +
+			"With --test-mail it also proves that notices of conflicts get where they should.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if testMail {
-				return usageError{laterError("check --test-mail")}
-			}
 			cfg, err := loadConfig(cmd)
 			if err != nil {
 				return err
 			}
 			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer release()
-			return check(ctx, cfg, cmd.OutOrStdout(), asJSON, all)
+			return check(ctx, cfg, cmd.OutOrStdout(), checkOptions{asJSON: asJSON, all: all, testMail: testMail})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	cmd.Flags().BoolVar(&all, "all", false, "list what passed on tables too, not only its number")
-	cmd.Flags().BoolVar(&testMail, "test-mail", false, "send a test message (not in this version)")
+	cmd.Flags().BoolVar(&testMail, "test-mail", false, "send a test mail to every contact, and a test request to the webhook")
 	return cmd
 }
 
+type checkOptions struct{ asJSON, all, testMail bool }
+
 // check prints the findings, and answers with the error that their worst stands for.
-func check(ctx context.Context, cfg *config.Config, out io.Writer, asJSON, all bool) error {
-	findings, err := preflight(ctx, cfg)
+func check(ctx context.Context, cfg *config.Config, out io.Writer, o checkOptions) error {
+	findings, err := preflight(ctx, cfg, o.testMail)
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	if o.asJSON {
 		err = json.NewEncoder(out).Encode(checkDocument(findings))
 	} else {
-		err = writeFindings(out, findings, all)
+		err = writeFindings(out, findings, o.all)
 	}
 	if err != nil {
 		return fmt.Errorf("print findings: %w", err)
@@ -69,7 +70,7 @@ func check(ctx context.Context, cfg *config.Config, out io.Writer, asJSON, all b
 	return nil
 }
 
-func preflight(ctx context.Context, cfg *config.Config) (findings []server.Finding, err error) {
+func preflight(ctx context.Context, cfg *config.Config, testMail bool) (findings []server.Finding, err error) {
 	var servers []*server.Server
 	defer func() {
 		for _, s := range servers {
@@ -83,7 +84,15 @@ func preflight(ctx context.Context, cfg *config.Config) (findings []server.Findi
 		}
 		servers = append(servers, s)
 	}
-	return server.Preflight(ctx, servers, cfg), ctx.Err()
+	findings = server.Preflight(ctx, servers, cfg)
+	if testMail {
+		told := make([]notify.Server, len(servers))
+		for i, s := range servers {
+			told[i] = notify.Server{Name: s.Name, DB: s.DB(), Contact: cfg.Servers[i].Contact}
+		}
+		findings = append(findings, notify.Prove(ctx, cfg, told)...)
+	}
+	return findings, ctx.Err()
 }
 
 // checkReport is the document of check --json.

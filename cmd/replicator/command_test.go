@@ -35,12 +35,19 @@ func TestUsage(t *testing.T) {
 		"clone --from east --to west":       "clone: not in this version",
 		"resync table a.b --from east":      "resync: not in this version",
 		"verify --quick":                    "verify: not in this version",
-		"conflicts list":                    "conflicts: not in this version",
+		"conflicts":                         "name a command",
+		"conflicts list --state lost":       "state must be open, acknowledged or restored",
+		"conflicts list --table staff":      "\"staff\" is no pattern of tables: want database.table",
+		"conflicts list --since yesterday":  "yesterday is no time",
+		"conflicts show":                    "accepts 1 arg(s)",
+		"conflicts ack 12 --keep both":      "--keep takes winner or loser",
+		"conflicts restore 12":              "read configuration",
 		"errors list":                       "errors: not in this version",
 		"pull":                              "pull: not in this version",
 		"drain":                             "drain: not in this version",
-		"init --change-log east=localhost":  "init --change-log: not in this version",
-		"check --test-mail":                 "check --test-mail: not in this version",
+		"init --change-log --table app.*":   `--table "app.*"`,
+		"init --table a.b east=a west=b":    "--table goes with --change-log",
+		"check --test-mail":                 "read configuration",
 		"init":                              "requires at least 1 arg",
 		"init east":                         `"east" is not NAME=host:port`,
 		"init east=a:1":                     "servers: a mesh has two servers or more",
@@ -61,6 +68,31 @@ func TestUsage(t *testing.T) {
 		code, out, errs := command(t, strings.Fields(line)...)
 		require.Equal(t, exitDone, code, errs)
 		require.NotEmpty(t, out)
+	}
+}
+
+func TestPrintChangeLog(t *testing.T) {
+	code, out, errs := command(t, "init", "--change-log", "--table", "shop.`the.log`")
+	require.Equal(t, exitDone, code, errs)
+	require.Contains(t, out, "CREATE TABLE `shop`.`the.log` (")
+	require.Contains(t, out, "CREATE TRIGGER `shop`.`the.log_site` BEFORE INSERT ON `shop`.`the.log`")
+	require.Contains(t, out, "change_log: {table: \"shop.`the.log`\"}")
+}
+
+// TestChangeLogOnAnEmptyServer: what is printed makes the log, whether its database exists or not.
+func TestChangeLogOnAnEmptyServer(t *testing.T) {
+	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
+		t.Run(string(flavor), func(t *testing.T) {
+			s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+			for _, name := range []string{"`new app`.change_log", "`new app`.second"} {
+				code, out, errs := command(t, "init", "--change-log", "--table", name)
+				require.Equal(t, exitDone, code, errs)
+				_, err := s.DB().ExecContext(t.Context(), out)
+				require.NoError(t, err, out)
+			}
+			_, err := s.DB().ExecContext(t.Context(), "INSERT INTO `new app`.change_log (user_id) VALUES (1)")
+			require.NoError(t, err)
+		})
 	}
 }
 

@@ -29,6 +29,7 @@ type initializer struct {
 
 	mesh, user, reader, host string
 	tables                   []string
+	logTable                 string
 	targets                  []target
 	passwords                map[string]string // by name of the server
 }
@@ -46,8 +47,14 @@ func newInitCommand() *cobra.Command {
 			"NAME_PASSWORD (the server's name in capitals, other characters than letters and digits as _), else asked for.\n\n" +
 			"  replicator init east=db-east:3306 west=db-west:3306 > replicator.yaml\n" +
 			"  replicator init --grants east=db-east:3306 west=db-west:3306   # needs no account yet\n" +
+			"  replicator init --change-log --table app.change_log            # asks nobody\n" +
 			"  replicator init --new-identity copy=db-copy:3306",
-		Args: cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if changeLog {
+				return nil
+			}
+			return cobra.MinimumNArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i.in, i.out, i.errs = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
@@ -56,8 +63,10 @@ func newInitCommand() *cobra.Command {
 				return err
 			}
 			switch {
+			case cmd.Flags().Changed("table") && !changeLog:
+				return usageError{errors.New("--table goes with --change-log; the tables to replicate are --tables")}
 			case changeLog:
-				return usageError{laterError("init --change-log")}
+				return i.printChangeLog()
 			case grants:
 				return i.printGrants(ctx)
 			case newIdentity:
@@ -74,7 +83,8 @@ func newInitCommand() *cobra.Command {
 	f.StringSliceVar(&i.tables, "tables", []string{"*.*"}, "the tables to replicate: database.table, * wildcards")
 	f.BoolVar(&grants, "grants", false, "print the SQL of accounts with the fewest privileges, for each flavor")
 	f.BoolVar(&newIdentity, "new-identity", false, "give servers whose data was copied an identity of their own")
-	f.BoolVar(&changeLog, "change-log", false, "print the SQL of the change log (not in this version)")
+	f.BoolVar(&changeLog, "change-log", false, "print the SQL of a change_log, in which an application says who changed what, when and why")
+	f.StringVar(&i.logTable, "table", "app.change_log", "with --change-log: its name")
 	cmd.MarkFlagsMutuallyExclusive("grants", "new-identity", "change-log")
 	return cmd
 }

@@ -69,7 +69,7 @@ func (i *initializer) note(findings []server.Finding) error {
 func (i *initializer) render(infos map[string]server.Info) string {
 	var b strings.Builder
 	b.WriteString("# Configuration of replicator. ${NAME} is taken from the environment; $$ is a single $.\n")
-	b.WriteString("# What is commented out has the value that it shows by default. Try it with: replicator check\n")
+	b.WriteString("# What is commented out is the default, or an example where it says so. Try it with: replicator check\n")
 	fmt.Fprintf(&b, "mesh: %s\n", yamlText(i.mesh))
 	b.WriteString("servers:\n")
 	for _, t := range i.targets {
@@ -85,6 +85,7 @@ func (i *initializer) render(infos map[string]server.Info) string {
 				yamlText(i.reader))
 		}
 		b.WriteString("    # tls: {mode: preferred}      # disabled | preferred | required | verify-ca | verify-full; ca, cert, key\n")
+		b.WriteString("    # contact: [\"dba@example.org\"]   # example: told of conflicts of this server\n")
 		b.WriteString("    # own: true                   # false: only read from it, never apply to it\n")
 	}
 	b.WriteString("links: mesh                       # or [{from: a, to: b}, …]: one-way where only one direction is listed\n")
@@ -94,14 +95,19 @@ func (i *initializer) render(infos map[string]server.Info) string {
 		quoted[n] = yamlText(pattern)
 	}
 	fmt.Fprintf(&b, "  include: [%s]\n", strings.Join(quoted, ", "))
-	b.WriteString("  # exclude: [\"*.tmp_*\"]\n")
+	b.WriteString("  # exclude: [\"*.tmp_*\"]         # example: not replicated although include matches\n")
 	b.WriteString(configDefaults)
 	return b.String()
 }
 
 const configDefaults = `# conflict:
 #   max_clock_skew: 10s           # servers whose clocks are further apart are stopped
-#   index_limit: 2000000          # entries in memory for each server, above it they spill to state_dir
+#   index_limit: 2000000          # entries in memory over all servers, above it they spill to state_dir
+#   change_log: {table: app.change_log}   # example: decide before the first start (replicator init --change-log)
+#   users: {query: "SELECT email FROM app.users WHERE id = ?"}   # example: who a user_id of the change_log is; told of conflicts
+# notify:                         # replicator check --test-mail proves it
+#   smtp: {address: "mail:587", from: "replicator@example.org", username: "", password: "", tls: starttls}   # example; starttls | implicit | none
+#   webhook: {url: "", secret: ""}
 # ddl: ignore                     # ignore | halt
 # http: {listen: "127.0.0.1:8080", username: "", password_hash: "", max_lag: 30s}   # listen: "" switches it off
 # apply: {group_transactions: 1000, group_rows: 20000, group_bytes: 4MiB, group_time: 50ms}

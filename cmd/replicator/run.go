@@ -68,7 +68,7 @@ func runMesh(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if cfg.HTTP.Listen != "" {
-		server, err := api.Listen(ctx, cfg.HTTP, m, log)
+		server, err := api.Listen(ctx, cfg.HTTP, m, cfg.Added, log)
 		if err != nil {
 			return err
 		}
