@@ -51,7 +51,10 @@ func newCompose(t *testing.T, flavor sandbox.Flavor) *compose {
 		env:     append(os.Environ(), "REPLICATOR_SERVER_IMAGE="+image, "REPLICATOR_IMAGE="+project, "IMAGE="+project),
 	}
 	for _, name := range composeServers {
-		c.ports[name] = freePort(t)
+		_, port, err := net.SplitHostPort(sandbox.AddressTest(t))
+		must(t, err)
+		c.ports[name], err = strconv.Atoi(port)
+		must(t, err)
 		c.env = append(c.env, fmt.Sprintf("REPLICATOR_%s_PORT=%d", strings.ToUpper(name), c.ports[name]))
 	}
 	c.mustRun(filepath.Join(root, "build", "image.sh"))
@@ -60,7 +63,7 @@ func newCompose(t *testing.T, flavor sandbox.Flavor) *compose {
 			out, _ := c.run(context.Background(), c.command, "logs", "--no-color", "--tail=40") // shown as far as there is any
 			t.Log(out)
 		}
-		if out, err := c.run(context.Background(), c.command, "down", "--volumes", "--timeout", "5"); err != nil {
+		if out, err := c.run(context.Background(), c.command, "down", "--volumes", "--timeout", "1"); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
 		if out, err := c.run(context.Background(), []string{"docker"}, "rmi", project); err != nil {
@@ -69,14 +72,6 @@ func newCompose(t *testing.T, flavor sandbox.Flavor) *compose {
 	})
 	c.mustCompose("up", "--no-build", "-d")
 	return c
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (c *compose) run(ctx context.Context, command []string, args ...string) (string, error) {
@@ -105,7 +100,7 @@ func (c *compose) mustCompose(args ...string) string {
 func (c *compose) awaitHealthy(service string) {
 	c.t.Helper()
 	id := c.mustCompose("ps", "-q", service)
-	within(c.t, 2*time.Minute, func(ctx context.Context) error {
+	within(c.t, 4*time.Minute, func(ctx context.Context) error {
 		state, err := c.run(ctx, []string{"docker"}, "inspect", "-f", "{{.State.Health.Status}}", id)
 		if err == nil && strings.TrimSpace(state) != "healthy" {
 			err = errors.New(service + " is " + state)
@@ -128,9 +123,13 @@ func (c *compose) root(server string) *sql.DB {
 }
 
 func TestComposeMesh(t *testing.T) {
+	t.Parallel()
 	requireDocker(t)
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
-		t.Run(string(flavor), func(t *testing.T) { testComposeMesh(t, newCompose(t, flavor)) })
+		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
+			testComposeMesh(t, newCompose(t, flavor))
+		})
 	}
 }
 
@@ -154,7 +153,7 @@ func testComposeMesh(t *testing.T, c *compose) {
 		_, err := servers[from].ExecContext(t.Context(), "INSERT INTO app.t VALUES (?, ?)", id, from)
 		must(t, err)
 		for _, to := range composeServers {
-			within(t, time.Minute, func(ctx context.Context) error {
+			within(t, 2*time.Minute, func(ctx context.Context) error {
 				var got string
 				return servers[to].QueryRowContext(ctx, "SELECT origin FROM app.t WHERE id = ?", id).Scan(&got)
 			})
@@ -165,7 +164,8 @@ func testComposeMesh(t *testing.T, c *compose) {
 	}
 	// The account has all that the program needs, and its configuration is right.
 	c.mustCompose("exec", "-T", "replicator", "/replicator", "check")
-	c.mustCompose("restart", "-t", "10", "replicator", "west")
+	// MySQL takes ten seconds to stop in order: here it is killed.
+	c.mustCompose("restart", "-t", "2", "replicator", "west")
 	c.awaitHealthy("west")
 	arrives(10, "east")
 	arrives(11, "west")

@@ -115,6 +115,7 @@ type processHost struct {
 	port         int
 	args         []string
 	init         string // SQL file for the next start only
+	faketime     string // library; nothing: the server has the machine's clock
 	process      *process
 }
 
@@ -138,6 +139,12 @@ func (h *processHost) start(context.Context) error {
 	//nolint:contextcheck // see above
 	cmd := h.installation.command(context.Background(), append(args, h.args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = h.dir, log, log
+	if h.faketime != "" {
+		if cmd.Env == nil {
+			cmd.Env = os.Environ()
+		}
+		cmd.Env = append(cmd.Env, h.clockEnvironment()...)
+	}
 	h.process, err = launch(cmd)
 	return err
 }

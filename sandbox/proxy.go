@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ type Proxy struct {
 	mu     sync.Mutex
 	proxy  *toxiproxy.Proxy
 	addr   string
+	port   *port    // stays reserved while the proxy does not listen
 	toxics []string // names of those in force
 }
 
@@ -28,20 +30,24 @@ type Proxy struct {
 var silence = sync.OnceFunc(func() { zerolog.SetGlobalLevel(zerolog.Disabled) })
 
 // NewProxy starts a proxy to upstream, a host:port.
-func NewProxy(upstream string) (*Proxy, error) {
+func NewProxy(ctx context.Context, upstream string) (*Proxy, error) {
 	silence()
-	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	p := toxiproxy.NewProxy(api, upstream, "127.0.0.1:0", upstream)
-	if err := p.Start(); err != nil {
+	reserved, err := reservePort(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("start proxy to %s: %w", upstream, err)
 	}
-	return &Proxy{proxy: p, addr: p.Listen}, nil
+	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	p := toxiproxy.NewProxy(api, upstream, "127.0.0.1:"+strconv.Itoa(reserved.number), upstream)
+	if err := p.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start proxy to %s: %w", upstream, err), reserved.release())
+	}
+	return &Proxy{proxy: p, addr: p.Listen, port: reserved}, nil
 }
 
 // ProxyTest starts a proxy for a test and closes it at the test's end.
 func ProxyTest(tb testing.TB, upstream string) *Proxy {
 	tb.Helper()
-	p, err := NewProxy(upstream)
+	p, err := NewProxy(tb.Context(), upstream)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -113,6 +119,10 @@ func (p *Proxy) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.proxy.Stop()
+	if p.port != nil {
+		_ = p.port.release() // the lock ends with this process at the latest
+		p.port = nil
+	}
 }
 
 // both puts a toxic on both directions, once.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 
 	"replicator/sandbox/once"
 )
@@ -113,6 +114,21 @@ func reservePort(ctx context.Context) (*port, error) {
 		lock.Close()
 	}
 	return nil, errors.New("reserve port: none is free")
+}
+
+// AddressTest reserves a free address on 127.0.0.1 for a program that a test starts, or starts again and again.
+func AddressTest(tb testing.TB) string {
+	tb.Helper()
+	p, err := reservePort(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := p.release(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number))
 }
 
 func (p *port) release() error {

@@ -38,6 +38,7 @@ type Options struct {
 	Durable    bool     // sync_binlog=1 and innodb_flush_log_at_trx_commit=1, for tests that kill servers
 	BufferPool string   // innodb_buffer_pool_size; default "128M"
 	Container  bool     // a container whatever REPLICATOR_SANDBOX says
+	OwnClock   bool     // SetClock can be used; processes only
 }
 
 // Server is a running server. Its methods may be called from several goroutines, but only one of Stop, Kill, Restart and
@@ -86,7 +87,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 }
 
 func start(ctx context.Context, o Options) (*Server, error) {
-	if o.Container || os.Getenv("REPLICATOR_SANDBOX") == "containers" {
+	if (o.Container || os.Getenv("REPLICATOR_SANDBOX") == "containers") && !o.OwnClock {
 		return startContainer(ctx, o)
 	}
 	var errs []error
@@ -138,6 +139,12 @@ func newProcessServer(ctx context.Context, i installation, o Options, template, 
 	h := &processHost{installation: i, dir: dir, port: p.number, args: serverArgs(i.flavor, o, randomID()), init: dir + "/init.sql"}
 	s := &Server{name: o.Name, flavor: i.flavor, host: h, port: p, password: rand.Text()}
 	s.close = sync.OnceValue(s.remove)
+	if o.OwnClock {
+		h.faketime, err = faketimeLibrary(ctx)
+		if err := errors.Join(err, s.SetClock(0)); err != nil {
+			return nil, errors.Join(err, p.release(), os.RemoveAll(dir))
+		}
+	}
 	if err := errors.Join(copyData(template, h.data()), os.WriteFile(h.init, s.firstSQL(), 0o600)); err != nil {
 		return nil, errors.Join(err, p.release(), os.RemoveAll(dir))
 	}
