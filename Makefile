@@ -23,8 +23,11 @@ format: $(LINT)
 bench: ## speed beside the servers' own replication; ARGS, see integration/bench
 	@CGO_ENABLED=0 go run ./integration/bench $(ARGS)
 
-soak: ## convergence under faults, DURATION for each mesh
-	REPLICATOR_SOAK=$(or $(DURATION),5m) go test -v -count=1 -timeout 120m -run TestConvergesUnderFaults ./integration
+soak: ## all scenarios on all meshes; convergence under faults, DURATION for each mesh; SEEDS of random conflicts for each; ENTRIES of the change index
+	ALL_MESHES=1 go test -v -count=1 -timeout 60m -run TestScenarios ./integration
+	REPLICATOR_SOAK=$(or $(DURATION),5m) go test -v -count=1 -timeout 120m -run 'TestConvergesUnderFaults|TestHotRow' ./integration
+	REPLICATOR_ENTRIES=$(or $(ENTRIES),10000000) go test -v -count=1 -timeout 120m -run TestIndexOfManyRows ./integration
+	REPLICATOR_SEEDS=$(or $(SEEDS),125) go test -v -count=1 -timeout 600m -run TestRandomConflicts ./integration
 
 chaos: ## servers and the process killed, COUNT times
 	go test -v -count=$(or $(COUNT),10) -timeout 120m -run 'TestServersAreKilled|TestConvergesUnderFaults' ./integration

@@ -5,16 +5,17 @@ set -eu
 cd "$(dirname "$0")/.."
 version=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo dev)}
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-rm -rf dist/image
-mkdir -p dist/image/out/state
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/out/state"
 CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$version -X main.commit=$commit" \
-	-o dist/image/out/replicator ./cmd/replicator
+	-o "$work/out/replicator" ./cmd/replicator
 for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
-	[ -f dist/image/out/ca-certificates.crt ] || [ ! -f $bundle ] || cp $bundle dist/image/out/ca-certificates.crt
+	[ -f "$work/out/ca-certificates.crt" ] || [ ! -f $bundle ] || cp $bundle "$work/out/ca-certificates.crt"
 done
-[ -f dist/image/out/ca-certificates.crt ] || {
+[ -f "$work/out/ca-certificates.crt" ] || {
 	echo "no CA certificates on this machine: install the package ca-certificates" >&2
 	exit 1
 }
-sed -n '/^FROM scratch/,$p' Dockerfile | sed 's|--from=build ||; s| /out/| out/|' >dist/image/Dockerfile
-DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} docker build -q -t "${IMAGE:-replicator:latest}" dist/image
+sed -n '/^FROM scratch/,$p' Dockerfile | sed 's|--from=build ||; s| /out/| out/|' >"$work/Dockerfile"
+DOCKER_BUILDKIT=${DOCKER_BUILDKIT:-0} docker build -q -t "${IMAGE:-replicator:latest}" "$work"

@@ -1,13 +1,14 @@
 #!/bin/sh
 # Runs every test and ends with the line "N passed, F failed, S skipped".
-# Packages whose tests start servers run after the others, and the meshes of integration run alone.
+# Packages whose tests start servers run after the others. The meshes of integration mostly wait, so that three of them run
+# at the same time, beside the other packages with servers, one after the other.
 set -eu
 cd "$(dirname "$0")/.."
 
 imports='{{.ImportPath}}{{range .TestImports}} {{.}}{{end}}{{range .XTestImports}} {{.}}{{end}}'
 list=$(go list -f "$imports" ./...)
 unit=$(echo "$list" | awk '$1 !~ /\/(sandbox|integration|conflict)(\/|$)/ && $0 !~ / replicator\/sandbox/ {print $1}')
-server=$(echo "$list" | awk '$1 !~ /\/integration(\/|$)/ && ($1 ~ /\/sandbox(\/|$)/ || / replicator\/sandbox/) {print $1}')
+server=$(echo "$list" | awk '$1 !~ /\/integration(\/|$)|\/sandbox$/ && ($1 ~ /\/sandbox\// || / replicator\/sandbox/) {print $1}')
 
 race=-race
 if ! command -v "${CC:-gcc}" >/dev/null; then
@@ -18,6 +19,10 @@ fi
 
 mkdir -p bin
 go build -o bin/testsum ./build/testsum
+go build -o bin/fetch ./build/fetch
+# Servers are fetched while the first tests run, which need none. Who needs one before it is there waits for it.
+bin/fetch &
+
 # Conflict is pure and its property tests are long: under the race detector, which makes them ten times longer, only its
 # tests of concurrency run again. The limits are for tests that hang; on two free cores the whole takes less than 15 minutes.
 # shellcheck disable=SC2086 # lists of packages
@@ -25,5 +30,4 @@ exec bin/testsum ${flag:-} \
 	$race -count=1 -timeout 10m -p 2 $unit -- \
 	-count=1 -timeout 10m -p 2 ./conflict/... -- \
 	${race:+$race -count=1 -timeout 10m -p 2 -run Concurrency ./conflict/...} -- \
-	-count=1 -timeout 20m -p 2 $server -- \
-	-count=1 -timeout 40m -p 1 ./integration/...
+	-count=1 -timeout 40m -p 2 -parallel 2 ./integration/... ./sandbox $server
