@@ -20,7 +20,7 @@ const (
 	progressEvery = 2 * time.Second
 
 	linkPatience  = 60 * time.Second
-	drainPatience = 60 * time.Second
+	drainPatience = 2 * time.Minute // a busy machine is slow, not wrong
 
 	beforeCut = 3 * time.Second
 	cutTime   = 5 * time.Second

@@ -20,9 +20,9 @@ const (
 	sharedRows = 50
 
 	clientsPerServer = 3
-	clientPace       = 20 * time.Millisecond // between the starts of a client's transactions
+	clientPace       = 60 * time.Millisecond // between the starts of a client's transactions: a machine with two cores has to carry three servers
 	sharedPace       = 250 * time.Millisecond
-	keepItems        = 400 // rows of a client, from which on it also deletes
+	keepItems        = 60 // rows of a client, from which on it also deletes
 )
 
 func itemTable(i int) string { return fmt.Sprintf("%s.item_%02d", database, i+1) }

@@ -103,7 +103,7 @@ func (st *stage) startProcesses(ctx context.Context, program string) error {
 			if source == s {
 				continue
 			}
-			p, err := sandbox.NewProxy(source.server.Addr())
+			p, err := sandbox.NewProxy(ctx, source.server.Addr())
 			if err != nil {
 				return err
 			}
