@@ -34,16 +34,15 @@ func (c *cluster) expectLinkFault(from, to string, state mesh.LinkState, class, 
 	}
 }
 
-var marks = 0
-
 func (c *cluster) expectOthersGoOn() {
 	c.tb.Helper()
 	c.awaitLink(60*time.Second, "east", "west", mesh.Running)
 	c.awaitLink(60*time.Second, "west", "east", mesh.Running)
-	marks++
+	c.marks++
+	mark := 1_000_000 + c.marks
 	east, west := c.sites[0], c.sites[1]
-	east.exec(c.tb, "INSERT INTO app.t VALUES (?, 'mark')", 1_000_000+marks)
-	await(c.tb, 30*time.Second, func() error { return west.has("app.t", 1_000_000+marks) })
+	east.exec(c.tb, "INSERT INTO app.t VALUES (?, 'mark')", mark)
+	await(c.tb, 30*time.Second, func() error { return west.has("app.t", mark) })
 }
 
 func (s *site) has(table string, id int) error {
@@ -54,6 +53,7 @@ func (s *site) has(table string, id int) error {
 const plainTable = "CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(50)) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci"
 
 func TestUnusableServersHoldTheirOwnLinksOnly(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, sandbox.MySQL97, sandbox.MySQL97, sandbox.MariaDB118)
 	c.everywhere("CREATE DATABASE app", plainTable)
 	north := c.sites[2]
@@ -113,6 +113,7 @@ func (c *cluster) command(args ...string) string {
 }
 
 func TestServersThatCannotReplicateAreRefused(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name    string
 		options sandbox.Options
@@ -125,6 +126,7 @@ func TestServersThatCannotReplicateAreRefused(t *testing.T) {
 	}
 	for _, k := range cases {
 		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
 			c := newClusterOf(t, sandbox.Options{Flavor: sandbox.MariaDB118}, sandbox.Options{Flavor: sandbox.MariaDB118}, k.options)
 			c.everywhere("CREATE DATABASE app", plainTable)
 			c.start()
@@ -135,8 +137,10 @@ func TestServersThatCannotReplicateAreRefused(t *testing.T) {
 
 // An event that cannot be replicated stops the links from its server and from no other.
 func TestUnknownEventStopsItsSource(t *testing.T) {
+	t.Parallel()
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
 		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, flavor, flavor, flavor)
 			c.everywhere("CREATE DATABASE app", plainTable)
 			c.start()
@@ -160,8 +164,10 @@ func TestUnknownEventStopsItsSource(t *testing.T) {
 
 // A source whose binlog was purged past the checkpoint stops, with the command that repairs it.
 func TestPurgedBinlogStopsItsSource(t *testing.T) {
+	t.Parallel()
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
 		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
 			options := sandbox.Options{Flavor: flavor}
 			if flavor.MariaDB() {
 				options.Args = []string{"--slave-connections-needed-for-purge=0"} // or PURGE keeps what no replica has read

@@ -20,8 +20,10 @@ var meshes = []struct {
 }
 
 func TestEveryChangeArrivesEverywhere(t *testing.T) {
+	t.Parallel()
 	for _, m := range meshes {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, m.flavors...)
 			c.everywhere("CREATE DATABASE app",
 				"CREATE TABLE app.t (id BIGINT PRIMARY KEY, v VARCHAR(100), n INT) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci")

@@ -29,9 +29,11 @@ func (s *site) binlogEnd(tb testing.TB) change.FilePosition {
 
 // At rest a mesh of three writes at most 3 KB of binlog a second per server: upkeep, and no marker that answers a marker.
 func TestQuietMeshIsQuiet(t *testing.T) {
+	t.Parallel()
 	const limit = 3 << 10 // bytes a second
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
 		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, flavor, flavor, flavor)
 			c.everywhere("CREATE DATABASE app", "CREATE TABLE app.t (id INT PRIMARY KEY)")
 			c.start()
@@ -87,9 +89,11 @@ func (c *cluster) peakMemory() int64 {
 
 // A transaction of a million rows passes whole, with bounded memory, through a mesh of three.
 func TestTransactionOfAMillionRows(t *testing.T) {
+	t.Parallel()
 	const limit = 200 << 20
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
 		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, flavor, flavor, flavor)
 			c.everywhere("CREATE DATABASE app",
 				"CREATE TABLE app.big (id INT PRIMARY KEY, k INT, pad CHAR(120) CHARACTER SET latin1)",

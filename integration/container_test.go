@@ -14,6 +14,7 @@ import (
 // A mesh of containers, one of each flavor of which loses its network while it goes on writing: the program's packets to
 // them vanish, as between sites whose line is down.
 func TestContainersLoseTheirNetwork(t *testing.T) {
+	t.Parallel()
 	if err := sandbox.HasDocker(t.Context()); err != nil {
 		t.Skip(err)
 	}

@@ -54,7 +54,7 @@ func TestDemoKeepsRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := d.cmd.Wait(); err != nil {
-		t.Fatalf("after an interrupt the demo ended with %v:\n%s", err, d.progress.tail(60))
+		t.Fatalf("after an interrupt the demo ended with %v:\n%s\n%s", err, d.out.String(), d.progress.tail(60))
 	}
 	checkDemo(t, d.out.String())
 	d.nothingLeft(t)

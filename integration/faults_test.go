@@ -4,22 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"replicator/mesh"
 )
 
-// faultTime is how long a mesh works under faults: REPLICATOR_SOAK, a duration such as 5m, makes it longer.
+// faultTime is how long a mesh works under faults at least: REPLICATOR_SOAK, a duration such as 5m, makes it longer.
 func faultTime(tb testing.TB) time.Duration {
 	tb.Helper()
 	text := os.Getenv("REPLICATOR_SOAK")
 	if text == "" {
-		return 20 * time.Second
+		return 10 * time.Second
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
@@ -31,8 +35,10 @@ func faultTime(tb testing.TB) time.Duration {
 // Writers on all servers, of the same and of different rows, while links are cut and healed and the program is killed
 // ten times. Afterwards all servers are equal, and nothing was lost or done twice.
 func TestConvergesUnderFaults(t *testing.T) {
+	t.Parallel()
 	for _, m := range meshes {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, m.flavors...)
 			c.convergeUnderFaults(faultTime(t))
 		})
@@ -45,14 +51,14 @@ func (c *cluster) convergeUnderFaults(d time.Duration) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	tables := c.createShared()
-	for i, s := range c.sites {
-		tables = append(tables, c.prepareSysbench(i, s)...)
+	for i := range c.sites {
+		tables = append(tables, c.prepareSysbench(i)...)
 	}
 	c.awaitEqual(time.Second, tables...)
 	c.start()
 	c.awaitLinks(30 * time.Second)
 
-	ctx, cancel := context.WithTimeout(context.Background(), d)
+	ctx, cancel := context.WithTimeout(context.Background(), d+3*time.Minute)
 	defer cancel()
 	var load sync.WaitGroup
 	var increments atomic.Int64
@@ -63,15 +69,20 @@ func (c *cluster) convergeUnderFaults(d time.Duration) {
 		load.Go(func() { s.sysbench(ctx, t, i, "oltp_write_only", "sba") })
 		load.Go(func() { s.sysbench(ctx, t, i, "oltp_insert", "sbb") })
 	}
+	began := time.Now()
 	c.disturb(ctx, d, rand.New(rand.NewPCG(seed, 99)))
+	cancel()
 	load.Wait()
 	for _, s := range c.sites {
 		if err := s.proxy.Heal(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	c.awaitLinks(60 * time.Second)
-	c.awaitEqual(120*time.Second, tables...)
+	worked := time.Since(began)
+	c.awaitCaughtUp()
+	c.awaitEqual(60*time.Second, tables...)
+	t.Logf("%s of load and faults, %d increments; settled after %s more",
+		worked.Round(time.Millisecond), increments.Load(), (time.Since(began) - worked).Round(time.Millisecond))
 	c.checkCounter(increments.Load())
 }
 
@@ -106,7 +117,7 @@ func (c *cluster) checkCounter(acknowledged int64) {
 // count increments on the first server only. An increment whose answer was lost would be unknown; the load does not go
 // through the proxies, so there is none.
 func (c *cluster) count(ctx context.Context, acknowledged *atomic.Int64) {
-	for ctx.Err() == nil {
+	for range paced(ctx) {
 		_, err := c.sites[0].db.Exec("UPDATE app.counter SET n = n + 1 WHERE id = 1")
 		switch {
 		case err == nil:
@@ -114,6 +125,24 @@ func (c *cluster) count(ctx context.Context, acknowledged *atomic.Int64) {
 		case !contention(err):
 			c.tb.Errorf("increment: %v", err)
 			return
+		}
+	}
+}
+
+// writeEvery is the pause between two writes of one application: the backlog that is left when the load ends must not depend
+// on how much faster than the links the applications can be.
+const writeEvery = 25 * time.Millisecond
+
+// paced yields until the context ends.
+func paced(ctx context.Context) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		tick := time.NewTicker(writeEvery)
+		defer tick.Stop()
+		for n := 0; ctx.Err() == nil && yield(n); n++ {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
 		}
 	}
 }
@@ -126,7 +155,7 @@ func contention(err error) bool {
 
 // writeShared changes rows that all servers change.
 func (s *site) writeShared(ctx context.Context, t testing.TB, r *rand.Rand) {
-	for ctx.Err() == nil {
+	for range paced(ctx) {
 		id := r.IntN(40)
 		var err error
 		switch r.IntN(10) {
@@ -165,27 +194,29 @@ func (s *site) twoRows(a, b int, v string) error {
 	return tx.Commit()
 }
 
-// disturb kills the program ten times, and cuts and heals the way to its servers, until the context ends.
+// disturb cuts and heals the way to the program's servers, and kills the program ten times: each time when a tenth of d has
+// passed and it has applied something since it was started. It returns after the last kill.
 func (c *cluster) disturb(ctx context.Context, d time.Duration, r *rand.Rand) {
 	const kills = 10
-	kill := time.NewTicker(d / (kills + 1))
-	defer kill.Stop()
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
 	cut := time.NewTicker(700 * time.Millisecond)
 	defer cut.Stop()
 	var down *site
-	for killed := 0; ; {
+	started := time.Now()
+	for killed := 0; killed < kills; {
 		select {
 		case <-ctx.Done():
-			if killed != kills {
-				c.tb.Errorf("the program was killed %d times, want %d", killed, kills)
-			}
+			c.tb.Errorf("the program was killed %d times, want %d: it applied nothing any more", killed, kills)
 			return
-		case <-kill.C:
-			if killed < kills {
-				c.kill()
-				c.start()
-				killed++
+		case <-look.C:
+			if time.Since(started) < d/kills || !c.applied() {
+				continue
 			}
+			c.kill()
+			c.start()
+			killed++
+			started = time.Now()
 		case <-cut.C:
 			var err error
 			if down == nil {
@@ -200,4 +231,10 @@ func (c *cluster) disturb(ctx context.Context, d time.Duration, r *rand.Rand) {
 			}
 		}
 	}
+}
+
+// applied reports whether the program has applied a transaction since it was started.
+func (c *cluster) applied() bool {
+	s, err := c.status()
+	return err == nil && slices.ContainsFunc(s.Links, func(l mesh.LinkStatus) bool { return l.Transactions != nil && *l.Transactions > 0 })
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -89,6 +88,7 @@ type cluster struct {
 	cmd    *exec.Cmd
 	exited chan error
 	log    *logBuffer
+	marks  int // rows of expectOthersGoOn
 }
 
 const password = "s3cret-of-the-replicator"
@@ -108,7 +108,7 @@ func newCluster(tb testing.TB, flavors ...sandbox.Flavor) *cluster {
 // newClusterOf starts servers with options of their own.
 func newClusterOf(tb testing.TB, options ...sandbox.Options) *cluster {
 	tb.Helper()
-	c := &cluster{tb: tb, dir: tb.TempDir(), binary: build(tb), log: &logBuffer{}, listen: freeAddress(tb)}
+	c := &cluster{tb: tb, dir: tb.TempDir(), binary: build(tb), log: &logBuffer{}, listen: sandbox.AddressTest(tb)}
 	c.sites = make([]*site, len(options))
 	var wg sync.WaitGroup
 	errs := make([]error, len(options))
@@ -160,16 +160,6 @@ func grant(s *sandbox.Server) error {
 		}
 	}
 	return nil
-}
-
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // configure writes the configuration of the mesh.
@@ -249,7 +239,7 @@ func (c *cluster) try(args ...string) (string, error) {
 
 // status asks the program.
 func (c *cluster) status() (mesh.Status, error) {
-	client := http.Client{Timeout: 2 * time.Second}
+	client := http.Client{Timeout: 10 * time.Second}
 	response, err := client.Get("http://" + c.listen + "/api/v1/status")
 	if err != nil {
 		return mesh.Status{}, err
@@ -266,11 +256,27 @@ func (c *cluster) status() (mesh.Status, error) {
 	return s, nil
 }
 
-// await polls until f returns nil.
+// slowness is how many times longer than expected anything may take: other tests run at the same time, and the machine may
+// be a slow one.
+const slowness = 4
+
+// await polls until f returns nil. Patience is what is enough on a free machine.
 func await(tb testing.TB, patience time.Duration, f func() error) {
 	tb.Helper()
+	poll(tb, patience, 50*time.Millisecond, f)
+}
+
+// awaitSoon is await for what comes within milliseconds.
+func awaitSoon(tb testing.TB, patience time.Duration, f func() error) {
+	tb.Helper()
+	poll(tb, patience, 5*time.Millisecond, f)
+}
+
+func poll(tb testing.TB, patience, every time.Duration, f func() error) {
+	tb.Helper()
+	patience *= slowness
 	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		err := f()
@@ -298,6 +304,48 @@ func (c *cluster) awaitLinks(patience time.Duration) {
 			}
 		}
 		return nil
+	})
+}
+
+// stalled is how long a link that is behind may stand still.
+const stalled = 60 * time.Second
+
+// awaitCaughtUp waits until every link is running. How long a backlog takes depends on the machine: it is patient as long
+// as the links that are behind advance.
+func (c *cluster) awaitCaughtUp() {
+	c.tb.Helper()
+	type progress struct {
+		position string
+		since    time.Time
+	}
+	links := map[[2]string]progress{}
+	await(c.tb, 2*time.Minute, func() error {
+		s, err := c.status()
+		if err != nil {
+			return err
+		}
+		var behind []error
+		for _, l := range s.Links {
+			name, p := [2]string{l.From, l.To}, progress{since: time.Now()}
+			if l.Position != nil {
+				p.position = *l.Position
+			}
+			before, known := links[name]
+			if known && before.position == p.position {
+				p.since = before.since
+			}
+			if l.State == mesh.Running {
+				p.since = time.Now()
+			} else {
+				behind = append(behind, fmt.Errorf("link %s-%s is %s: %+v", l.From, l.To, l.State, l.Error))
+				if stand := time.Since(p.since); stand > stalled {
+					c.tb.Fatalf("link %s-%s is %s (%+v) and has not advanced for %s: it is at %s",
+						l.From, l.To, l.State, l.Error, stand.Round(time.Second), p.position)
+				}
+			}
+			links[name] = p
+		}
+		return errors.Join(behind...)
 	})
 }
 

@@ -22,6 +22,7 @@ const raceTime = 10 * time.Second
 
 // A mesh under load, faults and questions, by a program that watches itself for data races.
 func TestMeshRace(t *testing.T) {
+	t.Parallel()
 	binary := buildRace(t)
 	for _, m := range []struct {
 		name    string
@@ -31,6 +32,7 @@ func TestMeshRace(t *testing.T) {
 		{"mixed", []sandbox.Flavor{sandbox.MySQL97, sandbox.MySQL97, sandbox.MariaDB1011}},
 	} {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, m.flavors...)
 			c.binary = binary
 			c.env = []string{"GORACE=halt_on_error=0 exitcode=66"}

@@ -12,12 +12,15 @@ import (
 // A link whose source is cut off says so at once, and runs again soon after the source is back; the link the other way
 // too.
 func TestCutLinkIsShownAndHeals(t *testing.T) {
+	t.Parallel()
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB1011} {
 		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, flavor, flavor, flavor)
 			c.everywhere("CREATE DATABASE app", plainTable)
 			c.start()
 			c.awaitLinks(30 * time.Second)
+			cut := time.Now()
 			if err := c.sites[2].proxy.Cut(); err != nil {
 				t.Fatal(err)
 			}
@@ -39,6 +42,11 @@ func TestCutLinkIsShownAndHeals(t *testing.T) {
 			if err := c.sites[2].proxy.Heal(); err != nil {
 				t.Fatal(err)
 			}
+			// The reader tries less and less often, a second or three apart in the end.
+			tries, most := strings.Count(c.log.String(), "binlog cannot be read"), 12+int(time.Since(cut).Seconds())
+			if tries == 0 || tries > most {
+				t.Errorf("the reader tried %d times during the cut, want at most %d", tries, most)
+			}
 			began := time.Now()
 			c.awaitLinks(20 * time.Second)
 			c.awaitEqual(20*time.Second, "app.t")
@@ -52,6 +60,7 @@ func TestCutLinkIsShownAndHeals(t *testing.T) {
 
 // A half-open connection, which answers nothing and is not reset, is noticed.
 func TestSilentServerIsNoticed(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, sandbox.MySQL97, sandbox.MariaDB1011)
 	c.everywhere("CREATE DATABASE app", plainTable)
 	c.start()

@@ -2,9 +2,9 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -14,45 +14,24 @@ const (
 	sysbenchRows   = 1000
 )
 
-// runSysbench runs one of sysbench's workloads to its end.
-func (s *site) runSysbench(workload, database string, args ...string) error {
-	all := append([]string{
-		"--tables=" + strconv.Itoa(sysbenchTables), "--table-size=" + strconv.Itoa(sysbenchRows), "--mysql-ignore-errors=1213,1205,1020",
-	}, args...)
-	cmd, err := s.server.Sysbench(context.Background(), database, workload, all...)
-	if err != nil {
-		return err
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("sysbench %s on %s: %w\n%s", workload, s.name, err, out)
-	}
-	return nil
-}
-
-// prepareSysbench makes the tables of one site's loads on all servers, with equal contents, and returns their names.
-func (c *cluster) prepareSysbench(i int, owner *site) []string {
+// prepareSysbench makes the tables of one site's loads on all servers, with equal contents, and returns their names. They are
+// those that `sysbench prepare` makes; the contents of these would differ from one server to the next.
+func (c *cluster) prepareSysbench(i int) []string {
 	c.tb.Helper()
 	var tables []string
 	for _, prefix := range []string{"sba", "sbb"} {
 		database := prefix + strconv.Itoa(i)
-		for _, s := range c.sites {
-			s.exec(c.tb, "CREATE DATABASE "+database)
-			rows := 0
-			if s == owner {
-				rows = sysbenchRows
-			}
-			if err := s.runSysbench("oltp_write_only", database, "--table-size="+strconv.Itoa(rows), "prepare"); err != nil {
-				c.tb.Fatal(err)
-			}
-		}
+		c.everywhere("CREATE DATABASE " + database)
 		for n := range sysbenchTables {
 			table := fmt.Sprintf("%s.sbtest%d", database, n+1)
-			tables = append(tables, table)
-			for _, s := range c.sites {
-				if s != owner {
-					copyTable(c.tb, owner, s, table)
-				}
+			rows := make([]string, sysbenchRows)
+			for id := range rows {
+				rows[id] = fmt.Sprintf("(%d, %d, 'c%[1]d', 'pad%[1]d')", id+1, id*7919%sysbenchRows+1)
 			}
+			c.everywhere(fmt.Sprintf("CREATE TABLE %s (id INTEGER NOT NULL AUTO_INCREMENT, k INTEGER DEFAULT '0' NOT NULL, "+
+				"c CHAR(120) DEFAULT '' NOT NULL, pad CHAR(60) DEFAULT '' NOT NULL, PRIMARY KEY (id), KEY k_%d (k))", table, n+1),
+				"INSERT INTO "+table+" VALUES "+strings.Join(rows, ", "))
+			tables = append(tables, table)
 		}
 	}
 	return tables
@@ -60,39 +39,18 @@ func (c *cluster) prepareSysbench(i int, owner *site) []string {
 
 // sysbench runs one of its loads on this server until the context ends.
 func (s *site) sysbench(ctx context.Context, t testing.TB, i int, workload, prefix string) {
-	deadline, _ := ctx.Deadline()
-	seconds := max(1, int(time.Until(deadline).Seconds()))
-	err := s.runSysbench(workload, prefix+strconv.Itoa(i), "--threads=1", "--rate=100", "--time="+strconv.Itoa(seconds),
-		"--report-interval=0", "run")
+	cmd, err := s.server.Sysbench(ctx, prefix+strconv.Itoa(i), workload, "--tables="+strconv.Itoa(sysbenchTables),
+		"--table-size="+strconv.Itoa(sysbenchRows), "--mysql-ignore-errors=1213,1205,1020", "--threads=1", "--rate=20",
+		"--time="+strconv.Itoa(int(longest.Seconds())), "--report-interval=0", "run")
 	if err != nil {
 		t.Error(err)
+		return
+	}
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() == nil {
+		t.Errorf("sysbench %s on %s ended before the others: %v\n%s", workload, s.name, err, out)
 	}
 }
 
-// copyTable copies the rows of a sysbench table, whose contents differ from one run of prepare to the next.
-func copyTable(tb testing.TB, from, to *site, table string) {
-	tb.Helper()
-	rows, err := from.db.Query("SELECT id, k, c, pad FROM " + table)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer rows.Close()
-	tx, err := to.db.Begin()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback() }()
-	for rows.Next() {
-		var id, k int
-		var c, pad string
-		if err := rows.Scan(&id, &k, &c, &pad); err != nil {
-			tb.Fatal(err)
-		}
-		if _, err := tx.Exec("INSERT INTO "+table+" (id, k, c, pad) VALUES (?, ?, ?, ?)", id, k, c, pad); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	if err := errors.Join(rows.Err(), tx.Commit()); err != nil {
-		tb.Fatal(err)
-	}
-}
+// longest is what sysbench is told; the context ends it before.
+const longest = 24 * time.Hour

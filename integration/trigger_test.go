@@ -11,6 +11,7 @@ import (
 // A trigger that is created while the mesh runs stops the links whose rows would fire it; once it is guarded they go on.
 // Replayed rows fire none.
 func TestTriggersAreNotFiredTwice(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, sandbox.MySQL97, sandbox.MariaDB118)
 	c.everywhere("CREATE DATABASE app", plainTable, "CREATE TABLE app.log (id INT PRIMARY KEY, v VARCHAR(50))")
 	c.start()

@@ -13,6 +13,7 @@ import (
 // TestEveryTypeArrivesExactly sends the table of all types through a mesh, over the replay path within a flavor and over
 // the portable path between flavors, and compares what the servers themselves say of every value.
 func TestEveryTypeArrivesExactly(t *testing.T) {
+	t.Parallel()
 	for _, m := range []struct {
 		name    string
 		flavors []sandbox.Flavor
@@ -25,6 +26,7 @@ func TestEveryTypeArrivesExactly(t *testing.T) {
 		{"mysql and mariadb1011", []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB1011}, "portable"},
 	} {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, m.flavors...)
 			// The checks refuse COMPRESSED columns, which both paths could copy.
 			table := imagetest.TypesFor("app.types", m.flavors...).Without("z_text", "z_blob")
