@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"replicator/checkpoint"
 	"replicator/fault"
@@ -14,10 +16,8 @@ import (
 // Where columns are merged, one change can lose some of its columns to one change and others to another one. Both are the
 // loss of the same change, and so one entry: what comes later is added to it.
 
-// merges reports whether an entry is about single columns.
-func (e *Entry) merges() bool {
-	return e.Policy == policyMerge && e.Winner.Row != nil && e.Loser.Row != nil
-}
+// merges reports whether an entry may add to one that is there.
+func (e *Entry) merges() bool { return e.Policy == policyMerge && e.Loser.Row != nil }
 
 // extend adds an entry to one that is there; known is false when there is none.
 func (e *Entry) extend(ctx context.Context, q checkpoint.Querier, limits Limits) (known bool, err error) {
@@ -33,6 +33,8 @@ func (e *Entry) extend(ctx context.Context, q checkpoint.Querier, limits Limits)
 		return false, fmt.Errorf("look for conflict %s in the journal: %w", id, err)
 	case winner == nil || loser == nil: // it was lost whole
 		return true, nil
+	case e.Winner.Row == nil:
+		return true, e.bury(ctx, q, limits, winner, loser)
 	}
 	for limit := int(limits.MaxValue); ; limit = max(limit/4, leastValue) {
 		statement, err := e.extension(winner, loser, state, limit)
@@ -53,6 +55,36 @@ func (e *Entry) extend(ctx context.Context, q checkpoint.Querier, limits Limits)
 				"the journal's entry of a row of %s takes %d bytes, more than max_allowed_packet allows", e.Table, len(statement))
 		}
 	}
+}
+
+// overBuried makes an entry about single columns one about the whole row.
+const overBuried = " ON DUPLICATE KEY UPDATE kind = VALUES(kind), winner_origin = VALUES(winner_origin), winner_time = VALUES(winner_time)," +
+	" winner_gtid = VALUES(winner_gtid), winner_user = VALUES(winner_user), winner_comment = VALUES(winner_comment)," +
+	" winner_row = VALUES(winner_row), loser_row = VALUES(loser_row), `columns` = VALUES(`columns`)," +
+	" restorable = VALUES(restorable), bytes = VALUES(bytes), state = VALUES(state), state_at = VALUES(state_at)"
+
+// bury writes that the rest of what lost single columns before is lost as well: its row was deleted. What the entry has of
+// those columns stays in it. It is open again, whatever was restored: that row is gone.
+func (e *Entry) bury(ctx context.Context, q checkpoint.Querier, limits Limits, winner, loser []byte) error {
+	won, err := DecodeRow(winner)
+	if err != nil {
+		return fmt.Errorf("conflict %s: %w", e.ID(), err)
+	}
+	lost, err := DecodeRow(loser)
+	if err != nil {
+		return fmt.Errorf("conflict %s: %w", e.ID(), err)
+	}
+	whole := *e
+	whole.Loser.Row = &Row{Table: e.Loser.Row.Table, Values: slices.Clone(e.Loser.Row.Values), Omitted: maps.Clone(e.Loser.Row.Omitted)}
+	whole.Loser.Row.take(lost, Differing(won, lost))
+	row, err := whole.fit(limits.MaxValue, limits.MaxPacket-headRoom-len(head)-len(overBuried))
+	if err != nil {
+		return err
+	}
+	if _, err := q.ExecContext(ctx, head+string(row)+overBuried); err != nil {
+		return fmt.Errorf("add to conflict %s in the journal: %w", e.ID(), err)
+	}
+	return nil
 }
 
 // extension is the statement that adds to the rows of an entry what is lost besides; "" when nothing is. What was

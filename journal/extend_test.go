@@ -53,6 +53,24 @@ func TestLosesAgain(t *testing.T) {
 					require.Equal(t, Open, r.State)
 				}
 			}
+			// The row is deleted, and what it had of the change in other columns with it.
+			for id, state := range map[int64]string{4: Open, 5: Acknowledged, 6: Restored} {
+				first := loses(id, photo(id, "Anna", "mine"), photo(id, "Eve", "mine"))
+				write(t, s, first)
+				if state != Open {
+					_, failed := SetState(t.Context(), []Server{s}, first.ID(), state, []string{"name"}...)
+					require.Empty(t, failed)
+				}
+				whole := loses(id, nil, photo(id, "Anna", "mine"))
+				whole.KeyRow = whole.Loser.Row
+				write(t, s, whole, whole, first)
+				r := show(first)
+				require.Equal(t, Open, r.State)
+				require.Equal(t, []string{"id", "name", "photo"}, r.Columns)
+				require.Nil(t, r.Winner.Row)
+				require.JSONEq(t, `{"id":`+string('0'+rune(id))+`,"name":"Eve","photo":{"base64":"bWluZQ=="}}`, string(mustJSON(t, r.Loser.Row)))
+				require.Empty(t, r.RestoredColumns())
+			}
 		})
 	}
 }
