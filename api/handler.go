@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"net/http/pprof"
 	"slices"
 	"strings"
 
@@ -31,6 +32,11 @@ func Handler(cfg config.HTTP, m Mesh, added func(change.TableName) []string) (ht
 	inner.Handle("/api/v1/conflicts/{id}/restore", only(http.MethodPost, h.restore))
 	for _, later := range []string{"/{$}", "/api/v1/feed/"} {
 		inner.HandleFunc(later, notYet)
+	}
+	if cfg.Pprof {
+		for path, profile := range map[string]http.HandlerFunc{"": pprof.Index, "profile": pprof.Profile, "trace": pprof.Trace, "symbol": pprof.Symbol} {
+			inner.Handle("/debug/pprof/"+path, only(http.MethodGet, profile))
+		}
 	}
 	inner.HandleFunc("/", notFound)
 

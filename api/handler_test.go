@@ -71,6 +71,29 @@ func account(user, pass string) func(*http.Request) {
 	return func(r *http.Request) { r.SetBasicAuth(user, pass) }
 }
 
+// Profiles are there when they are configured, and only for those who may see the rest.
+func TestProfiles(t *testing.T) {
+	cfg := open()
+	cfg.Pprof = true
+	base := serve(t, cfg, &steady{status: troubled()})
+	for path, want := range map[string]string{
+		"": "goroutine", "heap": "", "goroutine?debug=1": "goroutine profile:", "profile?seconds=1": "", "trace?seconds=1": "go 1.",
+	} {
+		code, _, body := request(t, http.MethodGet, base+"/debug/pprof/"+path)
+		if code != http.StatusOK || body == "" || !strings.Contains(body, want) {
+			t.Errorf("%q: %d, %d bytes, want %q in it", path, code, len(body), want)
+		}
+	}
+	if code, _, _ := request(t, http.MethodPost, base+"/debug/pprof/profile"); code != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %d", code)
+	}
+	cfg = guarded(t)
+	cfg.Pprof = true
+	if code, _, _ := request(t, http.MethodGet, serve(t, cfg, &steady{status: troubled()})+"/debug/pprof/heap"); code != http.StatusUnauthorized {
+		t.Errorf("without the account: %d", code)
+	}
+}
+
 func TestPagesOfThisAndLaterVersions(t *testing.T) {
 	base := serve(t, open(), &steady{status: troubled()})
 	for _, c := range []struct {

@@ -20,7 +20,6 @@ func (v *validator) refuseLater() {
 	}
 	refuse("ddl", v.DDL == "replicate")
 	refuse("on_error", v.OnError == "set-aside")
-	refuse("http.pprof", v.HTTP.Pprof)
 	refuse("apply.workers", v.Apply.Workers != d.Apply.Workers)
 	refuse("apply.compress", v.Apply.Compress)
 	refuse("verify.every", v.Verify.Every != 0)
