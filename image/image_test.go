@@ -183,6 +183,77 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestBatchJoins: events that differ in their rows alone become one, with all their images in order, up to a size; what
+// differs otherwise stays apart.
+func TestBatchJoins(t *testing.T) {
+	for _, f := range []*change.Format{{Checksum: true}, {}} {
+		event := func(rows int) *change.RowsEvent {
+			ev := sbtestEvent(t, rows)
+			if !f.Checksum {
+				ev.Data = ev.Data[:len(ev.Data)-checksumSize]
+				binary.LittleEndian.PutUint32(ev.Data[9:], uint32(len(ev.Data)))
+			}
+			return ev
+		}
+		one := event(1)
+		batch := func(alter func(i int, ev *change.RowsEvent), count int) []*change.RowsEvent {
+			var b Batch
+			for i := range count {
+				ev := event(1 + i)
+				ev.Table = one.Table
+				alter(i, ev)
+				b.Add(ev, f, AsIs(ev, f))
+			}
+			var all []*change.RowsEvent
+			for events := b.Bytes(); len(events) > 0; {
+				n := binary.LittleEndian.Uint32(events[9:])
+				if f.Checksum && crc32.ChecksumIEEE(events[:n-4]) != binary.LittleEndian.Uint32(events[n-4:]) {
+					t.Errorf("CRC32 of event %d is wrong", len(all))
+				}
+				if events[4] != tableMapType {
+					ev := &change.RowsEvent{Table: one.Table, Data: events[:n]}
+					if err := Split(ev, f.Checksum); err != nil {
+						t.Fatal(err)
+					}
+					all = append(all, ev)
+				}
+				events = events[n:]
+			}
+			return all
+		}
+		joined := batch(func(int, *change.RowsEvent) {}, 3)
+		if len(joined) != 1 || len(joined[0].Rows) != 1+2+3 || joined[0].Data[flagsOffset] != flagStatementEnd {
+			t.Fatalf("%d events, the first with %d rows and flags %x", len(joined), len(joined[0].Rows), joined[0].Data[flagsOffset])
+		}
+		for i, id := range []int{0, 0, 1, 0, 1, 2} {
+			r := joined[0].Rows[i]
+			if want := string(sbtestRow(id)); string(joined[0].Before(r)) != want || string(joined[0].After(r)) != want {
+				t.Errorf("row %d is not that of id %d", i, id)
+			}
+		}
+		for what, alter := range map[string]func(i int, ev *change.RowsEvent){
+			"second":     func(i int, ev *change.RowsEvent) { ev.Data[0] += byte(i) },
+			"server":     func(i int, ev *change.RowsEvent) { ev.Data[5] += byte(i) },
+			"flags":      func(i int, ev *change.RowsEvent) { ev.Data[flagsOffset] |= byte(i << 1) },
+			"table":      func(i int, ev *change.RowsEvent) { ev.Data[headerSize] += byte(i) },
+			"event flag": func(i int, ev *change.RowsEvent) { ev.Data[17] += byte(i) },
+		} {
+			if apart := batch(alter, 3); len(apart) != 3 {
+				t.Errorf("%d events of another %s", len(apart), what)
+			}
+		}
+		many := batch(func(int, *change.RowsEvent) {}, 30) // 465 rows of 372 bytes
+		for i, ev := range many {
+			if len(ev.Data) > joinBytes {
+				t.Errorf("event %d of %d has %d bytes", i, len(many), len(ev.Data))
+			}
+		}
+		if len(many) < 3 || len(many) > 6 {
+			t.Errorf("%d events", len(many))
+		}
+	}
+}
+
 type fixedWeigher struct{ calls int }
 
 func (w *fixedWeigher) Weights(_ context.Context, _ uint16, values [][]byte) ([][]byte, error) {

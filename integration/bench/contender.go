@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"replicator/api"
@@ -54,9 +58,9 @@ func (n *nativeReplica) start(ctx context.Context) error {
 	return nil
 }
 
-func (n *nativeReplica) stop(ctx context.Context) (time.Duration, int64, error) {
+func (n *nativeReplica) stop(ctx context.Context) (usage, error) {
 	_, err := n.server.DB().ExecContext(ctx, "STOP "+n.word())
-	return 0, 0, err
+	return usage{}, err
 }
 
 func (n *nativeReplica) forget(ctx context.Context) error {
@@ -82,6 +86,9 @@ type replicator struct {
 	child   *sandbox.Child
 	began   time.Time
 	startup chan time.Duration
+
+	profiled chan error
+	profiles int
 }
 
 func (r *replicator) name() string { return r.label }
@@ -112,8 +119,8 @@ func (r *replicator) start(ctx context.Context) error {
 	path := filepath.Join(r.dir, "replicator.yaml")
 	text := fmt.Sprintf("mesh: bench\nservers:\n"+
 		"  source: {endpoints: [%q], user: %s, password: %s}\n  target: {endpoints: [%q], user: %s, password: %s}\n"+
-		"links: %s\ntables: {include: [%q]}\nstate_dir: %q\nhttp: {listen: %q}\n",
-		r.field.source.Addr(), account, password, r.server.Addr(), account, password, r.links, database+".*", filepath.Join(r.dir, "state"), listen)
+		"links: %s\ntables: {include: [%q]}\nstate_dir: %q\nhttp: {listen: %q, pprof: %t}\n",
+		r.field.source.Addr(), account, password, r.server.Addr(), account, password, r.links, database+".*", filepath.Join(r.dir, "state"), listen, r.field.options.profile > 0)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -130,7 +137,35 @@ func (r *replicator) start(ctx context.Context) error {
 	}
 	r.startup = make(chan time.Duration, 1)
 	go r.watchStart(ctx)
+	r.profiled = make(chan error, 1)
+	go func() { r.profiled <- r.profile(ctx, listen) }()
 	return nil
+}
+
+// profile saves where the process spends its time, if that is asked for.
+func (r *replicator) profile(ctx context.Context, listen string) error {
+	if r.field.options.profile == 0 {
+		return nil
+	}
+	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", listen, r.field.options.profile)
+	return await(ctx, time.Minute, func() (bool, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return false, err
+		}
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return false, nil // it does not listen yet
+		}
+		defer answer.Body.Close()
+		r.profiles++
+		file, err := os.Create(fmt.Sprintf("%s-%s-%d.prof", r.field.flavor, strings.ReplaceAll(r.label, " ", "-"), r.profiles))
+		if err != nil {
+			return false, err
+		}
+		_, err = io.Copy(file, answer.Body)
+		return true, errors.Join(err, file.Close())
+	})
 }
 
 // watchStart measures until the link to the target runs.
@@ -176,16 +211,21 @@ func (r *replicator) log() string {
 
 const stopGrace = 15 * time.Second
 
-func (r *replicator) stop(context.Context) (time.Duration, int64, error) {
-	startup := <-r.startup
-	peak, err := peakMemory(r.child.Pid())
-	if err != nil {
-		return 0, 0, err
+func (r *replicator) stop(context.Context) (u usage, err error) {
+	u.startup = <-r.startup
+	if err := <-r.profiled; err != nil {
+		return u, err
+	}
+	if u.peak, err = peakMemory(r.child.Pid()); err != nil {
+		return u, err
+	}
+	if u.cpu, err = processorTime(r.child.Pid()); err != nil {
+		return u, err
 	}
 	if err := r.child.Stop(stopGrace); err != nil {
-		return 0, 0, fmt.Errorf("%w\n%s", err, r.log())
+		return u, fmt.Errorf("%w\n%s", err, r.log())
 	}
-	return startup, peak, nil
+	return u, nil
 }
 
 func (r *replicator) kill() {
@@ -197,6 +237,46 @@ func (r *replicator) kill() {
 	if r.dir != "" {
 		_ = os.RemoveAll(r.dir) // the sandbox's sweep removes what is left
 	}
+}
+
+// processorTime is what a process has spent, in its own code and in the system's.
+func processorTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // behind the name; see proc_pid_stat(5)
+	fields := strings.Fields(rest)
+	const user, system, ticks = 11, 12, 100 // of a second: USER_HZ
+	if len(fields) <= system {
+		return 0, fmt.Errorf("read the processor time of process %d: %q", pid, text)
+	}
+	var sum int64
+	for _, f := range []string{fields[user], fields[system]} {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the processor time of process %d: %w", pid, err)
+		}
+		sum += n
+	}
+	return time.Duration(sum) * time.Second / ticks, nil
+}
+
+// serverTime is the processor time of a server.
+func serverTime(ctx context.Context, s *sandbox.Server) (time.Duration, error) {
+	var path string
+	if err := s.DB().QueryRowContext(ctx, "SELECT @@pid_file").Scan(&path); err != nil {
+		return 0, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", path, err)
+	}
+	return processorTime(pid)
 }
 
 var highWater = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)

@@ -119,7 +119,7 @@ func (f *field) copyTo(ctx context.Context, c contender) error {
 	if err := f.arrived(ctx, c.target()); err != nil {
 		return err
 	}
-	if _, _, err := n.stop(ctx); err != nil {
+	if _, err := n.stop(ctx); err != nil {
 		return err
 	}
 	if c.native() {
@@ -140,7 +140,7 @@ func (f *field) introduce(ctx context.Context) error {
 		if err := c.(*replicator).awaitLinks(ctx); err != nil {
 			return err
 		}
-		if _, _, err := c.stop(ctx); err != nil {
+		if _, err := c.stop(ctx); err != nil {
 			return err
 		}
 	}

@@ -26,6 +26,7 @@ type options struct {
 	only    string
 	durable bool
 	program string
+	profile int
 	out     string
 }
 
@@ -47,6 +48,7 @@ func run() (err error) {
 	flag.StringVar(&o.only, "only", "", "one workload: write_only, update or large")
 	flag.BoolVar(&o.durable, "durable", false, "sync_binlog=1 and innodb_flush_log_at_trx_commit=1 on all servers")
 	flag.StringVar(&o.program, "program", "", "the replicator's executable; default: build it, static")
+	flag.IntVar(&o.profile, "profile", 0, "save the replicator's CPU profile of the first so many seconds of each drain as *.prof here")
 	flag.StringVar(&o.out, "out", "", "also write the figures to this file")
 	flag.Parse()
 	for f := range strings.SplitSeq(*flavors, ",") {

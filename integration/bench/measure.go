@@ -35,8 +35,15 @@ type result struct {
 	contender string
 	native    bool
 	times     []time.Duration
-	peak      []int64         // resident bytes of the replicator's process
-	startup   []time.Duration // of them, until the link ran
+	target    []time.Duration // processor time of the target
+	usages    []usage
+}
+
+// usage is what the replicator's process took; zero for the servers' own replication, which is part of them.
+type usage struct {
+	startup time.Duration // until the link ran
+	cpu     time.Duration // processor time
+	peak    int64         // resident bytes
 }
 
 // field is one flavor's servers: a source, and a target of its own for every contender, all of them equal.
@@ -55,8 +62,7 @@ type contender interface {
 	native() bool
 	target() *sandbox.Server
 	start(ctx context.Context) error
-	// stop ends it. startup is how long it took to begin, peak its resident memory; both 0 where that has no meaning.
-	stop(ctx context.Context) (startup time.Duration, peak int64, err error)
+	stop(ctx context.Context) (usage, error)
 }
 
 type workload struct {
@@ -119,6 +125,10 @@ func (f *field) measure(ctx context.Context, w workload) ([]result, error) {
 }
 
 func (f *field) drain(ctx context.Context, c contender, r *result) error {
+	before, err := serverTime(ctx, c.target())
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	if err := c.start(ctx); err != nil {
 		return err
@@ -127,16 +137,21 @@ func (f *field) drain(ctx context.Context, c contender, r *result) error {
 		return err
 	}
 	took := time.Since(began)
-	startup, peak, err := c.stop(ctx)
+	spent, err := serverTime(ctx, c.target())
+	if err != nil {
+		return err
+	}
+	spent -= before
+	u, err := c.stop(ctx)
 	if err != nil {
 		return err
 	}
 	if err := f.equal(ctx, c.target()); err != nil {
 		return err
 	}
-	r.times, r.startup, r.peak = append(r.times, took), append(r.startup, startup), append(r.peak, peak)
-	say("  %-28s %6.2f s  %8.0f %s/s  (begins after %.2f s, at most %d MiB)", c.name(), took.Seconds(),
-		float64(r.count)/took.Seconds(), r.unit, startup.Seconds(), peak>>20)
+	r.times, r.target, r.usages = append(r.times, took), append(r.target, spent), append(r.usages, u)
+	say("  %-28s %6.2f s  %8.0f %s/s  (begins after %.2f s, at most %d MiB, CPU %.1f s and %.1f s of the target)", c.name(), took.Seconds(),
+		float64(r.count)/took.Seconds(), r.unit, u.startup.Seconds(), u.peak>>20, u.cpu.Seconds(), spent.Seconds())
 	return nil
 }
 

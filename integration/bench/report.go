@@ -44,7 +44,7 @@ func section(b *strings.Builder, rows []result) {
 	if first.workload != "large" {
 		fmt.Fprintf(b, ", %d tables of %d rows", tables, tableRows)
 	}
-	fmt.Fprintf(b, ".\n\n| contender | seconds | %s/s | ratio | begins after | peak memory |\n|---|---|---|---|---|---|\n", first.unit)
+	fmt.Fprintf(b, ".\n\n| contender | seconds | %s/s | ratio | begins after | peak memory | CPU s | of the target |\n|---|---|---|---|---|---|---|---|\n", first.unit)
 	best := time.Duration(0)
 	for _, r := range rows {
 		if t := median(r.times); r.native && (best == 0 || t < best) {
@@ -56,13 +56,20 @@ func section(b *strings.Builder, rows []result) {
 		if t == 0 {
 			continue
 		}
-		ratio, startup, peak := "", "", ""
+		ratio, startup, peak, cpu := "", "", "", ""
 		if !r.native {
+			var begins, spent []time.Duration
+			most := int64(0)
+			for _, u := range r.usages {
+				begins, spent, most = append(begins, u.startup), append(spent, u.cpu), max(most, u.peak)
+			}
 			ratio = fmt.Sprintf("%.2f", best.Seconds()/t.Seconds())
-			startup = fmt.Sprintf("%.2f s", median(r.startup).Seconds())
-			peak = fmt.Sprintf("%d MiB", slices.Max(r.peak)>>20)
+			startup = fmt.Sprintf("%.2f s", median(begins).Seconds())
+			peak = fmt.Sprintf("%d MiB", most>>20)
+			cpu = fmt.Sprintf("%.1f", median(spent).Seconds())
 		}
-		fmt.Fprintf(b, "| %s | %.2f | %.0f | %s | %s | %s |\n", r.contender, t.Seconds(), float64(r.count)/t.Seconds(), ratio, startup, peak)
+		fmt.Fprintf(b, "| %s | %.2f | %.0f | %s | %s | %s | %s | %.1f |\n", r.contender, t.Seconds(), float64(r.count)/t.Seconds(),
+			ratio, startup, peak, cpu, median(r.target).Seconds())
 	}
 }
 
