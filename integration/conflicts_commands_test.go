@@ -35,13 +35,7 @@ func TestConflictsOfServerAway(t *testing.T) {
 	c.awaitLinks(30 * time.Second)
 	c.awaitRow(1, "won")
 	c.awaitCounts(1, 1)
-	await(t, 20*time.Second, func() error { // both have it
-		list, err := c.conflicts("?table=app.*")
-		if err == nil && (len(list) != 1 || len(list[0].Servers) != 2 || len(list[0].Unreachable) != 0) {
-			err = fmt.Errorf("conflicts: %+v", list)
-		}
-		return err
-	})
+	c.awaitOneConflict()
 
 	if err := east.proxy.Cut(); err != nil {
 		t.Fatal(err)
@@ -95,11 +89,10 @@ func TestRestoreColumnByColumn(t *testing.T) {
 	}
 	c.awaitLinks(30 * time.Second)
 	c.awaitCounts(1, 1)
-	list, err := c.conflicts("")
-	if err != nil || len(list) != 1 || list[0].Restored != nil {
-		t.Fatalf("conflicts %+v %v", list, err)
+	d := c.awaitOneConflict()
+	if d.Restored != nil {
+		t.Fatalf("conflict %+v", d)
 	}
-	d := list[0]
 	lost := []int{5, 6}
 	won := []int{7, 8}
 	if *d.Winner.Origin == "east" { // MariaDB's time has whole seconds
@@ -121,6 +114,23 @@ func TestRestoreColumnByColumn(t *testing.T) {
 	says("What was lost has been restored.", "show", d.ID)
 	c.awaitCounts(0, 1)
 	c.awaitEqual(10*time.Second, "app.pay")
+}
+
+// awaitOneConflict waits until all servers have one conflict in their journals, and returns it.
+func (c *cluster) awaitOneConflict() (d journal.Document) {
+	c.tb.Helper()
+	await(c.tb, 20*time.Second, func() error {
+		list, err := c.conflicts("?table=app.*")
+		if err != nil {
+			return err
+		}
+		if len(list) != 1 || len(list[0].Servers) != len(c.sites) || len(list[0].Unreachable) != 0 {
+			return fmt.Errorf("conflicts: %+v", list)
+		}
+		d = list[0]
+		return nil
+	})
+	return d
 }
 
 // awayShows demands the conflict that east lost, while east is away.

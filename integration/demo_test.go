@@ -111,7 +111,7 @@ func startDemo(t *testing.T, args ...string) *demoRun {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	d := &demoRun{dir: dir, progress: &logBuffer{}}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), slowness*4*time.Minute)
 	t.Cleanup(cancel)
 	d.cmd = exec.CommandContext(ctx, build(t), append([]string{"demo"}, args...)...)
 	d.cmd.Env = append(os.Environ(), "TMPDIR="+d.dir)

@@ -3,6 +3,7 @@ package integration
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -205,22 +206,25 @@ type whole struct {
 	Took    string `json:"took"`
 }
 
-// rebuilt finds what the program has said of the index of east in its log from there on.
+// rebuilt finds what the program has said of the index of east in its log from there on. A line takes a moment to come
+// through the pipe.
 func (c *crowd) rebuilt(logged int) (w whole) {
 	c.tb.Helper()
-	for line := range strings.SplitSeq(c.log.String()[logged:], "\n") {
-		_, rest, found := strings.Cut(line, "change index is whole")
-		if !found {
-			continue
+	await(c.tb, 10*time.Second, func() error {
+		for line := range strings.Lines(c.log.String()[logged:]) {
+			_, rest, found := strings.Cut(line, "change index is whole")
+			if !found || !strings.HasSuffix(line, "\n") {
+				continue
+			}
+			if err := json.Unmarshal([]byte(strings.TrimSpace(rest)), &w); err != nil {
+				c.tb.Fatalf("%v in %s", err, line)
+			}
+			if w.Server == "east" {
+				return nil
+			}
 		}
-		if err := json.Unmarshal([]byte(strings.TrimSpace(rest)), &w); err != nil {
-			c.tb.Fatalf("%v in %s", err, line)
-		}
-		if w.Server == "east" {
-			return w
-		}
-	}
-	c.tb.Fatal("the log does not say that the index of east is whole")
+		return errors.New("the log does not say that the index of east is whole")
+	})
 	return w
 }
 

@@ -52,7 +52,7 @@ func TestMailOncePerParty(t *testing.T) {
 				c.start()
 				select {
 				case <-half:
-				case <-time.After(60 * time.Second):
+				case <-time.After(slowness * 60 * time.Second):
 					t.Fatal("no mail comes")
 				}
 				c.kill()

@@ -222,7 +222,7 @@ func (c *cluster) stop() time.Duration {
 		if err != nil {
 			c.tb.Errorf("the program ended with %v", err)
 		}
-	case <-time.After(15 * time.Second):
+	case <-time.After(slowness * 15 * time.Second):
 		c.tb.Error("the program does not stop")
 		_ = c.cmd.Process.Kill()
 		<-c.exited

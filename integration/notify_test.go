@@ -76,7 +76,7 @@ notify:
 	require.NoError(t, west.proxy.Heal())
 	select {
 	case <-killed:
-	case <-time.After(time.Minute):
+	case <-time.After(slowness * time.Minute):
 		t.Fatal("no mail is sent")
 	}
 	c.kill()

@@ -36,7 +36,7 @@ import (
 //	rows east: SELECT ...         what one server answers
 //	journal:                      indented: all entries of this scenario's tables, see expectedEntry
 //
-// $soon is the same time in every step of a scenario, a second and a half after its beginning.
+// $soon is the same time in every step of a scenario, lead after its beginning.
 type scenario struct {
 	name   string
 	meshes []string // nil: all
@@ -148,9 +148,13 @@ func (s *scenario) header(line string) bool {
 	return true
 }
 
+// lead is how far in the future scenarios put the times that their applications say: the writes that are to be earlier must
+// come before, also on a slow machine.
+const lead = 5 * time.Second
+
 // fill replaces the variables of a scenario.
 func (st step) fill(began time.Time) step {
-	soon := began.UTC().Add(1500 * time.Millisecond).Format("2006-01-02 15:04:05.000000")
+	soon := began.UTC().Add(lead).Format("2006-01-02 15:04:05.000000")
 	st.text = strings.ReplaceAll(st.text, "$soon", soon)
 	st.more = slices.Clone(st.more)
 	for i, m := range st.more {

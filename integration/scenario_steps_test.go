@@ -61,6 +61,7 @@ func (g *stage) write(t *testing.T, where string, st step) {
 		ctx, cancel := context.WithTimeout(context.Background(), stepPatience)
 		_, err := g.connections[s.name].ExecContext(ctx, query)
 		cancel()
+		g.wroteAt = time.Now() // not before: the next write must be later than this commit
 		if err != nil {
 			t.Fatalf("%s: on %s: %v", where, s.name, err)
 		}
@@ -72,7 +73,7 @@ func (g *stage) pace(s *site) {
 	if g.wrote != nil && g.wrote != s && s.server.Flavor().MariaDB() && !g.unpaced {
 		<-time.After(time.Until(g.wroteAt.Truncate(time.Second).Add(time.Second + 10*time.Millisecond)))
 	}
-	g.wrote, g.wroteAt = s, time.Now()
+	g.wrote = s
 }
 
 // links does something to the proxies that stand for links: all of them, those of a server, or one.

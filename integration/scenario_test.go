@@ -145,7 +145,7 @@ func (g *stage) run(t *testing.T) {
 
 func scenarioConfiguration(rules, needs []string) string {
 	var b strings.Builder
-	b.WriteString("conflict:\n  max_clock_skew: 3s\n")
+	fmt.Fprintf(&b, "conflict:\n  max_clock_skew: %s\n", lead+3*time.Second)
 	for _, n := range needs {
 		fmt.Fprintf(&b, "  %s\n", scenarioNeeds[n])
 	}
@@ -259,9 +259,9 @@ func (c *cluster) allRun() bool {
 func (g *stage) play(t *testing.T, s *scenario) {
 	<-time.After(time.Until(g.ahead))
 	began := time.Now()
-	g.wrote, g.unpaced = nil, strings.Contains(s.rule, "time_column")
+	g.wrote, g.unpaced = nil, strings.Contains(s.rule, "time_column") || slices.Contains(s.needs, "change_log")
 	if s.last != "" {
-		defer func() { g.ahead = time.Now().Add(1600 * time.Millisecond) }()
+		defer func() { g.ahead = time.Now().Add(lead + 100*time.Millisecond) }()
 	}
 	g.open(t, s)
 	defer g.closeConnections()
