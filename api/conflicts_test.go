@@ -198,17 +198,23 @@ func TestRemedyText(t *testing.T) {
 	}
 	won := row()
 	won.Values[1].Int, won.Values[2].Int = 2, 2
+	rival := row()
+	rival.Values[0].Int = 2
 	const command = "replicator conflicts restore 1234"
 	for name, c := range map[string]struct {
 		s     journal.Shown
 		want  []string
 		added []string
 	}{
-		"open":         {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name,photo\n"}, nil},
-		"sums":         {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name\n"}, []string{"photo"}},
-		"sums alone":   {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"The changes of these columns add up: name, photo. A restore sets them where --columns names them."}, []string{"photo", "Name"}},
-		"gone":         {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, LoserRow: row()}, []string{"restore what was lost: " + command + "\n"}, []string{"photo"}},
-		"removed":      {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true, Kind: journal.UpdateExists}, LoserRow: row()}, []string{"\nThe replicator removed the row, because another row has the same value of a unique key; nobody deleted it.\n"}, nil},
+		"open":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name,photo\n"}, nil},
+		"sums":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name\n"}, []string{"photo"}},
+		"sums alone": {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"The changes of these columns add up: name, photo. A restore sets them where --columns names them."}, []string{"photo", "Name"}},
+		"gone":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, LoserRow: row()}, []string{"restore what was lost: " + command + "\n"}, []string{"photo"}},
+		"removed":    {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true, Kind: journal.UpdateExists}, LoserRow: row()}, []string{"\nThe replicator removed the row, because another row has the same value of a unique key; nobody deleted it.\n"}, nil},
+		"another row": {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true, Kind: journal.UpdateExists}, WinnerRow: rival, LoserRow: row()}, []string{
+			"\n  COLUMN  WON  LOST\n  id      2    1\n  name    1    1\n",
+			"nobody deleted it.\nThe other row is {\"id\":2}: while it has that value, a restore is refused.\nrestore what was lost: " + command + "\n",
+		}, nil},
 		"orphan":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true, Kind: journal.ParentMissing}, LoserRow: row()}, []string{"\nThe replicator removed the row, because the row that it refers to is gone; nobody deleted it.\n"}, nil},
 		"deleted":      {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won}, []string{"restore what was lost: " + command + "\n"}, nil},
 		"partly":       {journal.Shown{Document: journal.Document{State: journal.Restored, Restored: []string{"name"}, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restored: name\n", "restore the other columns: " + command + " --columns photo\n"}, nil},

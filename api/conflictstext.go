@@ -42,13 +42,20 @@ func WriteConflict(w io.Writer, s journal.Shown, added []string) error {
 	line("journals", strings.Join(s.Servers, ", "))
 	line("won", partyLine(s.Winner))
 	line("lost", partyLine(s.Loser))
-	rows := compareRows(s.WinnerRow, s.LoserRow, s.Columns)
+	stands, other := s.Kind.Sides(s.WinnerRow, s.LoserRow)
+	rows := compareRows(stands, s.LoserRow, s.Columns)
+	if other != nil {
+		rows = compareRows(other, s.LoserRow, nil) // two rows: none of their differences was lost
+	}
 	if len(rows) > 0 {
 		table(&out, "|COLUMN|WON|LOST", rows)
 	}
 	out.WriteByte('\n')
-	if why := s.Kind.Removal(); why != "" && s.WinnerRow == nil && s.LoserRow != nil {
+	if why := s.Kind.Removal(); why != "" && stands == nil && s.LoserRow != nil && !journal.Waits(s.Policy, s.State) {
 		fmt.Fprintf(&out, "The replicator removed the row, %s; nobody deleted it.\n", why)
+	}
+	if other != nil {
+		fmt.Fprintf(&out, "The other row is %s: while it has that value, a restore is refused.\n", clean(other.KeyText()))
 	}
 	writeRemedy(&out, s, added)
 	_, err := w.Write(out.Bytes())

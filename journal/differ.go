@@ -71,13 +71,13 @@ func Recoverable(winner, loser *Row) []string {
 }
 
 // Suggest says what a restore is to put back, so that it leaves alone what was changed later: the columns that were lost, but
-// for those to leave out (whose changes add up, or which were put back before), where the conflict left a row of both sides;
-// else the whole row, if it is restorable. None of both: nothing can be put back.
-func Suggest(winner, loser *Row, restorable bool, leaveOut []string) (columns []string, whole bool) {
-	if winner == nil || loser == nil {
+// for those to leave out (whose changes add up, or which were put back before), where the row stands (see Kind.Sides) and the
+// losing change left one; else the whole row, if it is restorable. None of both: nothing can be put back.
+func Suggest(stands, loser *Row, restorable bool, leaveOut []string) (columns []string, whole bool) {
+	if stands == nil || loser == nil {
 		return nil, restorable
 	}
-	return without(Recoverable(winner, loser), leaveOut), false
+	return without(Recoverable(stands, loser), leaveOut), false
 }
 
 func (r *Row) omits(column int) bool {

@@ -111,7 +111,8 @@ func (d *Document) Left() []string { return without(d.Columns, d.Restored) }
 
 // Suggest says what a restore is still to put back (see the function of this name); the changes of the added columns add up.
 func (s *Shown) Suggest(added []string) (columns []string, whole bool) {
-	columns, whole = Suggest(s.WinnerRow, s.LoserRow, s.Restorable, append(slices.Clip(added), s.Restored...))
+	stands, _ := s.Kind.Sides(s.WinnerRow, s.LoserRow)
+	columns, whole = Suggest(stands, s.LoserRow, s.Restorable, append(slices.Clip(added), s.Restored...))
 	if whole && s.State == Restored { // in part: the row is there again
 		return without(s.Left(), added), false
 	}

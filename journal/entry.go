@@ -45,12 +45,30 @@ func (k Kind) Removal() string {
 	return ""
 }
 
+// Sides says what a conflict's winning side is to its losing row: stands is that row as the winning change leaves it. Where
+// the replicator removed it for the sake of another row, the winner's row is that one: then nothing stands, and other is the
+// row that has the same value of a unique key; nil where the winner's is of another table.
+func (k Kind) Sides(winner, loser *Row) (stands, other *Row) {
+	switch {
+	case k.Removal() == "" || winner == nil || loser == nil:
+		return winner, nil
+	case winner.Table.Name != loser.Table.Name:
+		return nil, nil
+	case winner.KeyText() == loser.KeyText():
+		return winner, nil
+	}
+	return nil, winner
+}
+
 // The states of an entry.
 const (
 	Open         = "open"
 	Acknowledged = "acknowledged"
 	Restored     = "restored"
 )
+
+// Waits reports whether a link waits for a person's decision about a conflict: nothing has won yet.
+func Waits(policy, state string) bool { return policy == "halt" && state == Open }
 
 // Row is one row's values with the definition that they belong to.
 type Row struct {

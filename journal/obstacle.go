@@ -70,8 +70,12 @@ func (x *restorer) sameUnique(ctx context.Context, old *Row) (found, failed erro
 			return nil, err
 		}
 		for _, r := range rows {
-			if text := keyText(r); old == nil || text != keyText(old) {
-				return fault.New(fault.Row, "change or delete that row first, or restore without the columns of that key (--columns)",
+			if text := r.KeyText(); old == nil || text != old.KeyText() {
+				remedy := "change or delete that row first"
+				if old != nil {
+					remedy += ", or restore without the columns of that key (--columns)"
+				}
+				return fault.New(fault.Row, remedy,
 					"row %s of %s on %s is in the way: it has the same value of the unique key %s (%s)", text, x.record.Table, x.server.Name,
 					key.Name, strings.Join(names, ", ")), nil
 			}
@@ -129,7 +133,7 @@ func (x *restorer) child(ctx context.Context, old *Row) (found, failed error) {
 			}
 			if len(rows) > 0 {
 				return fault.New(fault.Row, "change or delete that row first",
-					"row %s of %s on %s is in the way: it refers to row %s of %s (foreign key %s)", keyText(rows[0]), name, x.server.Name,
+					"row %s of %s on %s is in the way: it refers to row %s of %s (foreign key %s)", rows[0].KeyText(), name, x.server.Name,
 					x.record.Key, x.record.Table, fk.Name), nil
 			}
 		}
@@ -189,14 +193,6 @@ func search(ctx context.Context, x *restorer, plan *dml.Plan, parts []change.Key
 		rows = append(rows, &Row{Table: plan.Source(), Values: f.Values})
 	}
 	return rows, nil
-}
-
-func keyText(r *Row) string {
-	text, err := r.key()
-	if err != nil {
-		return "?"
-	}
-	return string(text)
 }
 
 // equations print "id = 5".

@@ -155,6 +155,12 @@ func (r *Record) RestoredColumns() []string {
 // Left names the columns that were lost and have not been put back.
 func (r *Record) Left() []string { return without(r.Columns, r.RestoredColumns()) }
 
+// stands is the losing row as the winning change leaves it, of a record of Show.
+func (r *Record) stands() *Row {
+	stands, _ := r.Kind.Sides(r.Winner.Row, r.Loser.Row)
+	return stands
+}
+
 func (p *Party) fill(o Party) {
 	if p.GTID == "" {
 		p.GTID = o.GTID

@@ -283,10 +283,11 @@ func (x *restorer) keepSums() error {
 
 // left names the columns that were lost and that a restore of some columns leaves out.
 func (x *restorer) left() []string {
-	if len(x.options.Columns) == 0 || x.record.Winner.Row == nil {
+	stands := x.record.stands()
+	if len(x.options.Columns) == 0 || stands == nil {
 		return nil
 	}
-	return without(Differing(x.record.Winner.Row, x.want), append(x.chosen(), x.record.RestoredColumns()...))
+	return without(Differing(stands, x.want), append(x.chosen(), x.record.RestoredColumns()...))
 }
 
 // chosen names the only columns that are restored.
@@ -317,7 +318,7 @@ func (x *restorer) writes(name string) bool {
 		return false
 	}
 	at = x.want.column(name)
-	return x.record.Winner.Row != nil || !slices.ContainsFunc(x.want.Table.PrimaryKey, func(p change.KeyPart) bool { return p.Column == at })
+	return x.record.stands() != nil || !slices.ContainsFunc(x.want.Table.PrimaryKey, func(p change.KeyPart) bool { return p.Column == at })
 }
 
 // errAway says that a server does not have the winning change yet.

@@ -309,9 +309,7 @@ func TestRestoreRefused(t *testing.T) {
 }
 
 func refusesRestores(t *restored) {
-	taken := lost(t.T, t.all, clash(4, 4, nil, person(4, "Taken")))
-	t.refused(taken, RestoreOptions{}, fault.Row, `row {"id":9} of hr.staff on one is in the way: it has the same value of the unique key name (name)`)
-	t.refused(taken, RestoreOptions{DryRun: true}, fault.Row, "in the way")
+	t.refusesTaken()
 	orphan := lost(t.T, t.all, carClash(1, 5, nil, car(1, 77)))
 	t.refused(orphan, RestoreOptions{}, fault.Row, "table hr.staff has no row with id = 77 (foreign key owned)")
 	imagetest.Exec(t, t.server, "INSERT INTO hr.car VALUES (5, 9)")
@@ -335,6 +333,58 @@ func refusesRestores(t *restored) {
 	imagetest.Exec(t, t.server, "ALTER TABLE hr.staff DROP COLUMN photo")
 	_, err := Restore(t.Context(), t.all, changed, RestoreOptions{})
 	require.ErrorContains(t, err, "column photo does not exist")
+}
+
+// refusesTaken: a row that left because another one has its value of a unique key comes back whole, when that has changed.
+func (t *restored) refusesTaken() {
+	e := clash(4, 4, person(9, "taken"), person(4, "Taken"))
+	e.Kind = UpdateExists
+	r := lost(t.T, t.all, e)
+	require.Equal(t, []string{"id", "name", "photo"}, r.Columns, "all of the row is gone")
+	shown := r.Shown(t.all, nil)
+	columns, whole := shown.Suggest(nil)
+	require.Empty(t, columns)
+	require.True(t, whole)
+	const inTheWay = `row {"id":9} of hr.staff on one is in the way: it has the same value of the unique key name (name)`
+	remedy := func(o RestoreOptions) string {
+		t.refused(r, o, fault.Row, inTheWay)
+		_, err := Restore(t.Context(), t.all, r, o)
+		f, _ := fault.As(err)
+		return f.Remedy
+	}
+	require.Equal(t, "change or delete that row first", remedy(RestoreOptions{}))
+	require.Equal(t, "change or delete that row first", remedy(RestoreOptions{DryRun: true}))
+	imagetest.Exec(t.T, t.server, "INSERT INTO hr.staff VALUES (4,'new',NULL)")
+	require.Contains(t, remedy(RestoreOptions{}), "(--columns)")
+	imagetest.Exec(t.T, t.server, "DELETE FROM hr.staff WHERE id = 4", "UPDATE hr.staff SET name = 'other' WHERE id = 9")
+	require.Empty(t, t.must(r, RestoreOptions{}).Left)
+	require.Contains(t, t.staff(), "4 Taken -; 9 other -")
+	imagetest.Exec(t.T, t.server, "DELETE FROM hr.staff WHERE id = 4", "UPDATE hr.staff SET name = 'taken' WHERE id = 9")
+}
+
+// TestSides: whose row the winner's is.
+func TestSides(t *testing.T) {
+	won, same, other := person(1, "won"), person(1, "lost"), person(2, "won")
+	for name, c := range map[string]struct {
+		kind                         Kind
+		winner, loser, stands, other *Row
+	}{
+		"changed":       {UpdateOriginDiffers, won, same, won, nil},
+		"key changed":   {UpdateOriginDiffers, other, same, other, nil},
+		"deleted":       {UpdateDeleted, nil, same, nil, nil},
+		"removed":       {UpdateExists, nil, same, nil, nil},
+		"another row":   {UpdateExists, other, same, nil, other},
+		"several rows":  {MultipleUnique, other, same, nil, other},
+		"its reference": {ChildExists, won, same, won, nil},
+		"another table": {ChildExists, car(1, 1), same, nil, nil},
+		"lost deletion": {ChildExists, won, nil, won, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stands, other := c.kind.Sides(c.winner, c.loser)
+			require.Same(t, c.stands, stands)
+			require.Same(t, c.other, other)
+		})
+	}
 }
 
 // TestRestoreEarly: a row that the winning change has not reached yet only looks restored.

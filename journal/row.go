@@ -312,6 +312,15 @@ func (r *Row) key() ([]byte, error) {
 	})
 }
 
+// KeyText is the primary key as JSON, for people; "?" where it cannot be printed.
+func (r *Row) KeyText() string {
+	text, err := r.key()
+	if err != nil {
+		return "?"
+	}
+	return string(text)
+}
+
 // MarshalJSON prints the row as an object of its columns, in their order, with Plain values.
 func (r *Row) MarshalJSON() ([]byte, error) {
 	return r.object(func(add func(int)) {

@@ -108,7 +108,8 @@ func (e *Entry) tuple(limit int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	differing := Differing(e.Winner.Row, e.Loser.Row)
+	stands, _ := e.Kind.Sides(e.Winner.Row, e.Loser.Row)
+	differing := Differing(stands, e.Loser.Row)
 	if differing == nil {
 		differing = []string{}
 	}

@@ -41,7 +41,8 @@ type toldConflict struct {
 	Policy     string          `json:"policy"`
 	Winner     toldSide        `json:"winner"`
 	Loser      toldSide        `json:"loser"`
-	Columns    []toldColumn    `json:"columns"` // that differ; empty when Unreadable, or when the loser deletes the row
+	Other      json.RawMessage `json:"other,omitempty"` // the key of the row for whose sake the losing one was removed
+	Columns    []toldColumn    `json:"columns"`         // that differ; empty when Unreadable, or when the loser deletes the row
 	Restorable bool            `json:"restorable"`
 	Restore    string          `json:"restore,omitempty"` // the command
 	// RestoreColumns are all that the command puts back; none: the whole row.
@@ -93,9 +94,6 @@ func (t timestamp) MarshalJSON() ([]byte, error) { return json.Marshal(t.String(
 // redacted stands for the values of a redacted column.
 const redacted = "(redacted)"
 
-// haltPolicy is what the journal calls the policy that waits for a person.
-const haltPolicy = "halt"
-
 // maxPlain is how long a value may be to be told.
 const maxPlain = 1 << 10
 
@@ -134,7 +132,7 @@ func (r *round) told(ctx context.Context, d detail) toldConflict {
 	c := toldConflict{
 		ID: d.id.String(), Time: timestamp(d.at), Table: d.table.String(), Key: redactKey(d.key, redacts), Kind: d.kind, Policy: d.policy,
 		Winner: r.toldSide(d.winner), Loser: r.toldSide(d.loser), Columns: []toldColumn{}, Restorable: d.restorable,
-		Show: "replicator conflicts show " + d.id.String(), Waits: d.policy == haltPolicy && d.state == journal.Open,
+		Show: "replicator conflicts show " + d.id.String(), Waits: journal.Waits(d.policy, d.state),
 	}
 	winner, loser, found, err := rowsOf(ctx, d.from.DB, d.id)
 	if err != nil {
@@ -144,10 +142,20 @@ func (r *round) told(ctx context.Context, d detail) toldConflict {
 		c.Unreadable = true
 		return c
 	}
-	c.suggest(winner, loser, r.desk.options.Config.Added(d.table))
+	c.rows(winner, loser, redacts, r.desk.options.Config.Added(d.table))
+	return c
+}
+
+// rows tells what was lost, of the two rows of the journal; the changes of the added columns add up.
+func (c *toldConflict) rows(winner, loser *journal.Row, redacts func(column string) bool, added []string) {
+	winner, other := c.Kind.Sides(winner, loser)
+	if other != nil {
+		c.Other = redactKey(other.KeyText(), redacts)
+	}
+	c.suggest(winner, loser, added)
 	c.Winner.Deletes, c.Loser.Deletes = winner == nil, loser == nil
 	if loser == nil {
-		return c
+		return
 	}
 	for _, name := range journal.Differing(winner, loser) {
 		column := toldColumn{Name: name, Winner: valueOf(winner, name), Loser: valueOf(loser, name)}
@@ -156,7 +164,6 @@ func (r *round) told(ctx context.Context, d detail) toldConflict {
 		}
 		c.Columns = append(c.Columns, column)
 	}
-	return c
 }
 
 // suggest finds the command that puts back what was lost and nothing else; the changes of the added columns add up.

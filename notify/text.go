@@ -168,7 +168,11 @@ func (c *toldConflict) table(t *strings.Builder) {
 	case c.Waits:
 		t.WriteString("  Column by column:\n\n")
 	case c.removal() != "":
-		fmt.Fprintf(t, "  The replicator removed the row, %s; nobody deleted it. What was lost:\n\n", c.removal())
+		fmt.Fprintf(t, "  The replicator removed the row, %s; nobody deleted it.", c.removal())
+		if c.Other != nil {
+			fmt.Fprintf(t, "\n  The other row is %s: while it has that value, the lost one cannot be put back.", keyText(c.Other))
+		}
+		t.WriteString(" What was lost:\n\n")
 	case c.Winner.Deletes:
 		t.WriteString("  The row was deleted. What was lost:\n\n")
 	default:

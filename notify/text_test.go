@@ -49,7 +49,7 @@ func TestTexts(t *testing.T) {
 				c.Loser, c.RestoreColumns, c.Restore, c.Unreadable, c.Columns = toldSide{}, nil, "", true, nil
 			}),
 		}, subject: []change.TableName{stock}},
-		"settled": {Mesh: "shop", Total: 3, First: timestamp(noon), Last: timestamp(noon.Add(time.Minute)), Conflicts: []toldConflict{
+		"settled": {Mesh: "shop", Total: 4, First: timestamp(noon), Last: timestamp(noon.Add(time.Minute)), Conflicts: []toldConflict{
 			told("0000000000000001", func(c *toldConflict) {
 				c.Kind, c.Winner.Deletes, c.RestoreColumns, c.Restore = journal.UpdateExists, true, nil, "replicator conflicts restore "+c.ID
 			}),
@@ -57,6 +57,10 @@ func TestTexts(t *testing.T) {
 				c.Kind, c.Winner.Deletes, c.RestoreColumns, c.Restore = journal.ParentMissing, true, nil, "replicator conflicts restore "+c.ID
 			}),
 			told("0000000000000003", func(c *toldConflict) { c.Kind = journal.ChildExists }), // it lost its reference alone
+			told("0000000000000004", func(c *toldConflict) {
+				c.Kind, c.Winner.Deletes, c.RestoreColumns, c.Restore = journal.MultipleUnique, true, nil, "replicator conflicts restore "+c.ID
+				c.Other = json.RawMessage(`{"id":8,"site":"north"}`)
+			}),
 		}, subject: []change.TableName{stock}},
 		"partly": {Mesh: "shop", Total: 1, Conflicts: []toldConflict{told("0123456789abcdef", func(c *toldConflict) {
 			c.Restorable, c.RestoreColumns, c.Restore = false, []string{"quantity", "note"}, "replicator conflicts restore 0123456789abcdef --columns quantity,note"
@@ -86,6 +90,24 @@ func TestTexts(t *testing.T) {
 			require.Equal(t, string(want), got)
 		})
 	}
+}
+
+// TestAnotherRow: where a row left for the sake of another one, all of it was lost, and it is put back whole.
+func TestAnotherRow(t *testing.T) {
+	c := toldConflict{ID: "1234", Kind: journal.UpdateExists, Restorable: true}
+	c.rows(stockRow(stock, 2, 5, "same"), stockRow(stock, 1, 3, "same"), func(column string) bool { return column == "ssn" }, nil)
+	require.Equal(t, "replicator conflicts restore 1234", c.Restore)
+	require.JSONEq(t, `{"id": 2}`, string(c.Other))
+	require.True(t, c.Winner.Deletes)
+	require.Equal(t, []toldColumn{
+		{Name: "id", Loser: int64(1)},
+		{Name: "quantity", Loser: int64(3)},
+		{Name: "note", Loser: "same"},
+		{Name: "ssn", Winner: redacted, Loser: redacted, Redacted: true},
+	}, c.Columns)
+	c.Other, c.Columns = nil, nil
+	c.rows(stockRow(stock, 2, 5, "same"), stockRow(stock, 1, 3, "same"), func(column string) bool { return column == "id" }, nil)
+	require.JSONEq(t, `{"id": "(redacted)"}`, string(c.Other))
 }
 
 // TestPlain: whatever a text holds, it stays on its line and within its length.
