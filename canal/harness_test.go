@@ -269,7 +269,8 @@ func (r *recorder) until(ctx context.Context, done func() bool) error {
 	}
 }
 
-const patience = 30 * time.Second
+// patience is long: the machine may be a slow one, and busy.
+const patience = 2 * time.Minute
 
 // readTo runs a hub from start until its feed has reached where the server's binlog ends now, and returns the
 // transactions. An error of the hub is returned.

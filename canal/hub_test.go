@@ -77,6 +77,7 @@ func TestSlowSubscriptionFallsOffAndRejoins(t *testing.T) {
 		defer slow.sub.Close()
 		defer fast.sub.Close()
 		s.fill(t, table, 1, 5, 1000)
+		h.await(t, s.end(t)) // who asks long before the shared reader is there reads on its own
 		slow.take(t, 5)
 		fast.take(t, 5)
 		if p := h.Stats().Private; p != 0 {
@@ -84,6 +85,7 @@ func TestSlowSubscriptionFallsOffAndRejoins(t *testing.T) {
 		}
 		for i := range 10 {
 			s.fill(t, table, 100+i*50, 50, 2000)
+			h.await(t, s.end(t))
 			fast.take(t, 50)
 		}
 		if got := h.Stats(); got.RingBytes > 64<<10 || got.Ring == 0 {
@@ -95,6 +97,7 @@ func TestSlowSubscriptionFallsOffAndRejoins(t *testing.T) {
 		}
 		slow.take(t, 200)
 		s.fill(t, table, 1000, 5, 10)
+		h.await(t, s.end(t))
 		slow.take(t, 5)
 		if p := h.Stats().Private; p != 0 {
 			t.Errorf("%d subscriptions read on their own once all have caught up", p)
@@ -118,8 +121,8 @@ func TestSubscriptionSurvivesTheSharedReader(t *testing.T) {
 		defer q.sub.Close()
 		for i := range 4 {
 			s.fill(t, table, 1+i*100, 20, 100)
+			h.await(t, s.end(t)) // so that it is the ring that gives
 			q.take(t, 10)
-			h.await(t, s.end(t))
 			if err := proxy.Cut(); err != nil {
 				t.Fatal(err)
 			}
@@ -144,9 +147,11 @@ func TestKilledDumpIsTransient(t *testing.T) {
 		s.fill(t, table, 1, 10, 10)
 		q.take(t, 10)
 		id := s.value(t, "SELECT MAX(ID) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'")
+		failed := make(chan error, 1)
+		go func() { failed <- <-h.errs }() // an error is there for a moment only
 		s.exec(t, "KILL "+id)
 		s.fill(t, table, 100, 10, 10)
-		err := <-h.errs
+		err := <-failed
 		if f, ok := fault.As(err); !ok || !f.Class.Transient() {
 			t.Errorf("a killed dump gives %v", err)
 		}
