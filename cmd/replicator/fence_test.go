@@ -112,7 +112,7 @@ links: [{from: east, to: west}]
 http: {listen: "%s"}
 lease: {ttl: 2s}
 state_dir: %s
-`, east.Addr(), west.Addr(), spareAddress(t), t.TempDir())
+`, east.Addr(), west.Addr(), sandbox.AddressTest(t), t.TempDir())
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

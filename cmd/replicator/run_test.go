@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"replicator/sandbox"
 )
 
 // childVariable makes the test binary a replicator: its value is the command line, split at blanks.
@@ -29,7 +31,7 @@ func TestChild(t *testing.T) {
 // unreachableMesh is a configuration of two servers that nobody can reach, and the address of the process's HTTP server.
 func unreachableMesh(t *testing.T) (path, listen string) {
 	t.Helper()
-	listen = spareAddress(t)
+	listen = sandbox.AddressTest(t)
 	text := fmt.Sprintf(`mesh: shop
 servers:
   east: {endpoints: ["%s"], user: u, password: p}
@@ -37,7 +39,7 @@ servers:
 http: {listen: "%s"}
 state_dir: %s
 log: {format: json}
-`, spareAddress(t), spareAddress(t), listen, filepath.Join(t.TempDir(), "state"))
+`, sandbox.AddressTest(t), sandbox.AddressTest(t), listen, filepath.Join(t.TempDir(), "state"))
 	path = filepath.Join(t.TempDir(), "replicator.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -59,20 +61,10 @@ func edited(t *testing.T, path, old, replacement string) string {
 	return path
 }
 
-func spareAddress(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
-// awaitThat asks until f says yes.
+// awaitThat asks until f says yes. It is patient: the machine may be a slow one, and busy.
 func awaitThat(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 80*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
