@@ -116,6 +116,52 @@ func writerPacket(t *testing.T, s *sandbox.Server, path string) {
 	}
 }
 
+// A statement that fails while the next one is gathered stops the writer, and reset makes an end of it.
+func TestReplayAheadFails(t *testing.T) {
+	for _, flavor := range sandbox.Flavors {
+		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
+			s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+			imagetest.Exec(t, s, "CREATE DATABASE w")
+			create := []string{"DROP TABLE IF EXISTS w.f", "CREATE TABLE w.f (id INT PRIMARY KEY, v VARCHAR(1000))"}
+			var inserts []string
+			for id := range 400 {
+				inserts = append(inserts, fmt.Sprintf("INSERT INTO w.f VALUES (%d, REPEAT('v', 1000))", id))
+			}
+			log := capture(t, s, create, inserts)
+			imagetest.Exec(t, s, create...)
+			imagetest.Exec(t, s, "INSERT INTO w.f VALUES (7, 'in the way')")
+			conn, dialect, _ := applySession(t, s)
+			w := newReplayWriter(conn, dialect, testPacket)
+			w.ahead, w.limit = true, 32<<10
+			ctx := t.Context()
+			if err := w.prepare(ctx, log.Format); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+				t.Fatal(err)
+			}
+			written, err := 0, error(nil)
+			for _, ev := range log.Events {
+				if err = w.write(ctx, rowChanges{Event: ev, Format: log.Format}); err != nil {
+					break
+				}
+				written++
+			}
+			if !server.IsDuplicateKey(err) || written < 24 || written > 120 {
+				t.Errorf("after %d of %d events: %v", written, len(log.Events), err)
+			}
+			w.reset()
+			if _, err := conn.ExecContext(ctx, "ROLLBACK"); err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(contents(t, s, "SELECT id, v FROM w.f")); got != "[[7 in the way]]" {
+				t.Errorf("left %s", got)
+			}
+		})
+	}
+}
+
 // writerMany: rows share statements, none of which is larger than it should be.
 func writerMany(t *testing.T, s *sandbox.Server, path string) {
 	const rows = 2000
@@ -133,6 +179,7 @@ func writerMany(t *testing.T, s *sandbox.Server, path string) {
 	var w writer = newPortableWriter(count, targetTables(conn), false, testPacket)
 	if path == Replay {
 		r := newReplayWriter(count, dialect, testPacket)
+		r.ahead = true
 		if err := r.prepare(t.Context(), log.Format); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +196,7 @@ func writerMany(t *testing.T, s *sandbox.Server, path string) {
 	if got := contents(t, s, "SELECT COUNT(*), MIN(a) FROM w.m"); got[0][0] != "10" || got[0][1] != "1990" {
 		t.Errorf("left %v", got)
 	}
-	if n := len(count.statements); n > 20 {
+	if n := len(count.statements); n > 40 {
 		t.Errorf("%d statements for %d rows", n, 2*rows)
 	}
 	for _, q := range count.statements {

@@ -39,7 +39,7 @@ type execer interface {
 
 const (
 	// batchBytes is how much base64 one BINLOG statement carries, unless one event alone is larger.
-	batchBytes = 1 << 20
+	batchBytes = 256 << 10
 	// statementRoom is kept free below max_allowed_packet for the statement around the data.
 	statementRoom = 1 << 10
 )
@@ -54,6 +54,10 @@ type replayWriter struct {
 	format  []byte
 	batch   image.Batch
 	text    []byte
+	// ahead lets write go on while the target executes the last statement. Nobody else may use the connection before flush
+	// or reset has returned.
+	ahead bool
+	sent  chan error // the answer to that statement; nil when none is under way
 }
 
 // newReplayWriter makes a writer for one connection. packet is the target's max_allowed_packet.
@@ -67,7 +71,7 @@ func (w *replayWriter) prepare(ctx context.Context, f *change.Format) error {
 	if bytes.Equal(w.format, f.Event) {
 		return nil
 	}
-	if err := w.send(ctx, f.Event); err != nil {
+	if _, err := w.conn.ExecContext(ctx, w.statement(f.Event)); err != nil {
 		return fmt.Errorf("replay the format of the source's events: %w", err)
 	}
 	if after := w.dialect.AfterFormat(); after != "" {
@@ -96,7 +100,7 @@ func (w *replayWriter) write(ctx context.Context, c rowChanges) error {
 		return w.tooLarge(c.Event.Table.Name, need)
 	}
 	if base64.StdEncoding.EncodedLen(w.batch.Len()+len(events)) > w.limit {
-		if err := w.flush(ctx); err != nil {
+		if err := w.dispatch(ctx); err != nil {
 			return err
 		}
 	}
@@ -112,23 +116,56 @@ func (w *replayWriter) tooLarge(table change.TableName, need int) error {
 		need, w.packet)
 }
 
-func (w *replayWriter) flush(ctx context.Context) error {
-	if w.batch.Len() == 0 {
-		return nil
+// dispatch sends what is gathered, behind the statement before it.
+func (w *replayWriter) dispatch(ctx context.Context) error {
+	if err := w.answer(); err != nil || w.batch.Len() == 0 {
+		return err
 	}
-	defer w.batch.Reset()
-	if err := w.send(ctx, w.batch.Bytes()); err != nil {
-		return fmt.Errorf("replay %d bytes of events: %w", w.batch.Len(), err)
+	statement := w.statement(w.batch.Bytes())
+	w.batch.Reset()
+	sent := make(chan error, 1)
+	w.sent = sent
+	execute := func() {
+		_, err := w.conn.ExecContext(ctx, statement)
+		sent <- err
+	}
+	if w.ahead {
+		go execute()
+	} else {
+		execute()
 	}
 	return nil
 }
 
-func (w *replayWriter) reset() { w.batch.Reset() }
+// answer waits for the statement that is under way.
+func (w *replayWriter) answer() error {
+	if w.sent == nil {
+		return nil
+	}
+	err := <-w.sent
+	w.sent = nil
+	if err != nil {
+		return fmt.Errorf("replay events: %w", err)
+	}
+	return nil
+}
 
-func (w *replayWriter) send(ctx context.Context, events []byte) error {
+func (w *replayWriter) flush(ctx context.Context) error {
+	if err := w.dispatch(ctx); err != nil {
+		return err
+	}
+	return w.answer()
+}
+
+func (w *replayWriter) reset() {
+	_ = w.answer() // the transaction is rolled back whatever it is
+	w.batch.Reset()
+}
+
+// statement is the BINLOG statement with events.
+func (w *replayWriter) statement(events []byte) string {
 	w.text = append(w.text[:0], "BINLOG '"...)
 	w.text = base64.StdEncoding.AppendEncode(w.text, events)
 	w.text = append(w.text, '\'')
-	_, err := w.conn.ExecContext(ctx, string(w.text))
-	return err
+	return string(w.text)
 }

@@ -210,6 +210,7 @@ func (s *session) keepAlive(ctx context.Context) error {
 // stand without their parents.
 func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execution, unchecked bool) error {
 	var last writer
+	s.replay.ahead = x.present == nil // otherwise rows are read and events written in turns
 	for _, tx := range txs {
 		x.tx = tx
 		err := tx.Body.Each(func(ev *change.RowsEvent) error {

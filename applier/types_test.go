@@ -67,6 +67,7 @@ func apply(t testing.TB, target *sandbox.Server, log imagetest.Log, path string,
 	tables := targetTables(conn)
 	if path == Replay {
 		r := newReplayWriter(conn, dialect, testPacket)
+		r.ahead = true
 		if err := r.prepare(ctx, log.Format); err != nil {
 			return err
 		}
@@ -74,6 +75,7 @@ func apply(t testing.TB, target *sandbox.Server, log imagetest.Log, path string,
 	} else {
 		w = newPortableWriter(conn, tables, mixed, testPacket)
 	}
+	defer w.reset()
 	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
 		t.Fatal(err)
 	}
