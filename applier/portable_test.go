@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"replicator/dml"
 	"replicator/fault"
 	"replicator/image"
 	"replicator/image/imagetest"
@@ -234,7 +235,7 @@ func writerByName(t *testing.T, s *sandbox.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, reason := replayable(log.Events[0].Table, table); ok || reason == "" {
+	if ok, reason := dml.SameLayout(log.Events[0].Table, table); ok || reason == "" {
 		t.Errorf("replayable: %t %q", ok, reason)
 	}
 }

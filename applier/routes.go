@@ -88,7 +88,7 @@ func (r *routing) route(ctx context.Context, q server.Querier, t *change.Table) 
 	case r.opt.SourceFlavor != r.opt.Flavor:
 		reason = "source and target differ in flavor"
 	case r.canReplay:
-		decided.replay, reason = replayable(t, target)
+		decided.replay, reason = dml.SameLayout(t, target)
 	}
 	route := Route{Table: t.Name, Path: Replay, Reason: reason}
 	if !decided.replay {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"replicator/change"
+	"replicator/dml"
 	"replicator/image/imagetest"
 	"replicator/sandbox"
 	"replicator/server"
@@ -85,7 +86,7 @@ func apply(t testing.TB, target *sandbox.Server, log imagetest.Log, path string,
 			if err != nil {
 				return err
 			}
-			if ok, reason := replayable(ev.Table, target); !ok {
+			if ok, reason := dml.SameLayout(ev.Table, target); !ok {
 				return fmt.Errorf("not replayable: %s", reason)
 			}
 		}
