@@ -21,7 +21,7 @@ import (
 
 const (
 	conflictTime  = 8 * time.Second // how long applications write, a seed
-	conflictSeeds = 1               // seeds of each mesh; make soak runs 125
+	conflictSeeds = 5               // seeds of each mesh; make soak runs 125
 )
 
 // conflictSeedsOf returns the seeds of one mesh: the one of REPLICATOR_SEED, which replays what an earlier run printed, or
@@ -175,8 +175,8 @@ func (w *workload) run(t *testing.T) {
 	w.turns(t, entries)
 }
 
-// settlePatience is longer than a MariaDB server may stand still after its clock was set back by ten minutes or twenty: some
-// of its waits end at a time of that clock.
+// settlePatience is longer than a MariaDB server stood still when its clock went back by five minutes: some of its waits end
+// at a time of that clock.
 const settlePatience = 4 * time.Minute
 
 // settle ends all faults and waits until everything is decided and equal.
