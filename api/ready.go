@@ -83,5 +83,8 @@ func notApplying(l mesh.LinkStatus) (message, remedy string) {
 	if l.Error != nil {
 		return l.Error.Message, l.Error.Remedy
 	}
+	if l.State == "" {
+		return "it is not known what the link does", ""
+	}
 	return "the link is " + string(l.State), ""
 }

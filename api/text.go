@@ -73,7 +73,7 @@ func writeLinks(out *bytes.Buffer, links []mesh.LinkStatus) {
 	rows := make([][]string, len(links))
 	for i, l := range links {
 		rows[i] = []string{
-			arrow(l.From, l.To), string(l.State), decimal(l.LagSeconds, " s"), integer(l.Transactions), integer(l.Rows),
+			arrow(l.From, l.To), known(new(string(l.State))), decimal(l.LagSeconds, " s"), integer(l.Transactions), integer(l.Rows),
 			decimal(l.RowsPerSecond, ""), integer(l.LostRows), integer(l.OverwrittenRows), integer(l.SupersededRows),
 			integer(l.Retries),
 		}

@@ -21,7 +21,7 @@ func TestStatusForPeople(t *testing.T) {
 		"troubled.txt": troubled(), "healthy.txt": healthy(), "many-tables.txt": many, "from-tables.txt": fromTables,
 		"nothing-known.txt": {
 			Mesh: "shop", Time: at(0), Source: "tables", Servers: []mesh.ServerStatus{{Name: "east", Endpoint: "db:3306"}},
-			Links: []mesh.LinkStatus{{From: "east", To: "west", State: mesh.Starting}},
+			Links: []mesh.LinkStatus{{From: "east", To: "west", State: mesh.Starting}, {From: "west", To: "east"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

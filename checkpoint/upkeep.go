@@ -88,16 +88,33 @@ func NewestTime(ctx context.Context, q Querier) (change.Time, error) {
 	return newest, rows.Err()
 }
 
-// BeatAge is how long ago an owner wrote the heartbeat of a server, by the server's clock; found is false before the first.
-func BeatAge(ctx context.Context, q Querier) (age time.Duration, found bool, err error) {
+// Heartbeat is the last word of a server's owner.
+type Heartbeat struct {
+	At      time.Time     // by the server's clock
+	Age     time.Duration // by the server's clock
+	Applied change.Context
+}
+
+// LastBeat reads the heartbeat of a server; found is false before the first.
+func LastBeat(ctx context.Context, q Querier) (beat Heartbeat, found bool, err error) {
+	var at string
 	var seconds float64
-	row := q.QueryRowContext(ctx, "SELECT TIMESTAMPDIFF(MICROSECOND, beat_at, UTC_TIMESTAMP(6)) / 1e6 FROM replicator.heartbeat WHERE singleton = 1")
-	err = row.Scan(&seconds)
+	var applied []byte
+	row := q.QueryRowContext(ctx, `SELECT CAST(beat_at AS CHAR), TIMESTAMPDIFF(MICROSECOND, beat_at, UTC_TIMESTAMP(6)) / 1e6, context
+ FROM replicator.heartbeat WHERE singleton = 1`)
+	err = row.Scan(&at, &seconds, &applied)
 	if errors.Is(err, sql.ErrNoRows) {
-		return 0, false, nil
+		return Heartbeat{}, false, nil
+	}
+	if err == nil {
+		beat.At, err = time.Parse("2006-01-02 15:04:05.999999", at)
+	}
+	if err == nil {
+		beat.Applied, _, err = change.DecodeContext(applied)
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("read the heartbeat: %w", err)
+		return Heartbeat{}, false, fmt.Errorf("read the heartbeat: %w", err)
 	}
-	return time.Duration(seconds * float64(time.Second)), true, nil
+	beat.Age = time.Duration(seconds * float64(time.Second))
+	return beat, true, nil
 }

@@ -45,11 +45,11 @@ func (o *owner) adopt(ctx context.Context) error {
 			differ = server.ComparePolicies(c, name, recorded)
 		}
 		if differ != nil {
-			age, beaten, err := checkpoint.BeatAge(ctx, db)
+			beat, beaten, err := checkpoint.LastBeat(ctx, db)
 			if err != nil {
 				return o.member.fault(err, "read the heartbeat of "+name)
 			}
-			if beaten && age < witnessBeats*upkeepEvery {
+			if beaten && beat.Age < witnessBeats*upkeepEvery {
 				if time.Now().After(patience) {
 					return otherOwner(name, differ)
 				}

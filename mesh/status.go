@@ -1,9 +1,20 @@
 package mesh
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // LinkState is what a link is doing.
 type LinkState string
+
+// MarshalJSON implements json.Marshaler: the zero value is not known.
+func (s LinkState) MarshalJSON() ([]byte, error) {
+	if s == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(string(s))
+}
 
 // The states of a link.
 const (

@@ -44,6 +44,7 @@ type witness struct {
 	server   *server.Server
 	identity *checkpoint.Identity
 	status   ServerStatus
+	beat     checkpoint.Heartbeat
 	owned    bool // an owner wrote its heartbeat just now
 }
 
@@ -91,18 +92,25 @@ func (w *witness) ask(ctx context.Context) error {
 	}
 	id := identity.ID.String()
 	w.identity, w.status.ID = &identity, &id
-	age, found, err := checkpoint.BeatAge(ctx, w.server.DB())
-	w.owned = found && age < witnessBeats*upkeepEvery
+	w.beat, found, err = checkpoint.LastBeat(ctx, w.server.DB())
+	w.owned = found && w.beat.Age < witnessBeats*upkeepEvery
 	return err
 }
 
 // linkFromTables reads the newest marker: how far the target has the source, and who wrote that. Whether an owner lives
-// shows in its heartbeat.
+// shows in its heartbeat. That comes whatever the links do: a link runs only where the target's heartbeat says that it has
+// the source up to the source's own last heartbeats. What else a link does, and why, no table tells.
 func linkFromTables(ctx context.Context, l config.Link, from, to *witness) LinkStatus {
-	s := LinkStatus{From: l.From, To: l.To, State: Stopped, Error: &Fault{
-		Class: "no_process", Message: "no process applies " + l.From + " to " + l.To,
-		Remedy: "start `replicator run` with this configuration", Since: Timestamp(time.Now()),
-	}}
+	s := LinkStatus{From: l.From, To: l.To}
+	if to.status.Error != nil {
+		return s
+	}
+	if !to.owned {
+		s.State, s.Error = Stopped, &Fault{
+			Class: "no_process", Message: "no process applies " + l.From + " to " + l.To,
+			Remedy: "start `replicator run` with this configuration", Since: Timestamp(time.Now()),
+		}
+	}
 	if from.identity == nil || to.identity == nil {
 		return s
 	}
@@ -114,11 +122,15 @@ func linkFromTables(ctx context.Context, l config.Link, from, to *witness) LinkS
 	}
 	position := state.Position.String()
 	s.Position, s.Seq = &position, &state.Seq
-	s.Error.Since = Timestamp(state.Applied)
-	if to.owned {
-		owner := hex.EncodeToString(state.Owner[:4])
-		to.status.Owner = &owner
-		s.State, s.Error = Running, nil
+	if s.Error != nil {
+		s.Error.Since = Timestamp(state.Applied)
+		return s
+	}
+	owner := hex.EncodeToString(state.Owner[:4])
+	to.status.Owner = &owner
+	applied := to.beat.Applied.At(from.identity.ID).Wall()
+	if from.owned && from.beat.At.Sub(applied) < witnessBeats*upkeepEvery {
+		s.State = Running
 	}
 	return s
 }
