@@ -227,7 +227,7 @@ func compareColumn(r *report, l link, s, t Column, same string) {
 	switch {
 	case crossing && isJSON(s) && isJSON(t):
 		r.add(Warn, fault.Definition, name, "compare it by value, not by its text",
-			"is JSON: MySQL stores its value, MariaDB its text")
+			"is %s, on %s it is %s: MySQL stores the value of JSON, MariaDB its text", t.Type, l.from.Name, s.Type)
 		return
 	case normalType(s) != normalType(t):
 		r.tableFail(name, same, "is %s, on %s it is %s", t.Type, l.from.Name, s.Type)
