@@ -198,6 +198,9 @@ func CheckFilter(f journal.Filter) error {
 	if f.State != "" && !slices.Contains([]string{journal.Open, journal.Acknowledged, journal.Restored}, f.State) {
 		return errors.New("state must be open, acknowledged or restored")
 	}
+	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Until.After(f.Since) {
+		return errors.New("until must be later than since: nothing lies between them (of two ages the longer one is since: 2h, until 1h)")
+	}
 	if f.Limit < 0 {
 		return errors.New("limit must be 0 (all) or more")
 	}

@@ -80,6 +80,9 @@ func cutListSaysSo(t *testing.T, run func(want int, line string) string) {
 	require.NotContains(t, run(exitFailed, "list --limit 2 --json"), "--limit")
 	require.NotContains(t, run(exitFailed, "list --limit 3"), "--limit")
 	require.Contains(t, run(exitUsage, "list --limit -1"), "limit must be 0 (all) or more")
+	require.Contains(t, run(exitUsage, "list --since 1h --until 2h"), "until must be later than since")
+	require.Contains(t, run(exitUsage, "list --since 2026-01-31 --until 2026-01-31"), "until must be later than since")
+	require.NotContains(t, run(exitFailed, "list --since 2h --until 1h"), "until must")
 	require.NotContains(t, run(exitFailed, "list --limit 0"), "--limit")
 	require.NotContains(t, run(exitFailed, "list --limit 1 --state restored"), "--limit")
 }
