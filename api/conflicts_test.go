@@ -153,7 +153,7 @@ func TestConflictsText(t *testing.T) {
 	record, _, err := journal.Show(t.Context(), servers, e.ID().String())
 	require.NoError(t, err)
 	var text strings.Builder
-	require.NoError(t, WriteConflicts(&text, []journal.Document{record.Document(servers, nil)}))
+	require.NoError(t, WriteConflicts(&text, []journal.Document{record.Document(servers, nil)}, func(int) []string { return nil }))
 	text.WriteString("\n")
 	require.NoError(t, WriteConflict(&text, record.Shown(servers, nil), nil))
 	for _, dry := range []bool{true, false, false} {
@@ -206,8 +206,11 @@ func TestRemedyText(t *testing.T) {
 		want  []string
 		added []string
 	}{
-		"open":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name,photo\n"}, nil},
-		"sums":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name\n"}, []string{"photo"}},
+		"open": {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name,photo\n"}, nil},
+		"sums": {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restore what was lost: " + command + " --columns name\n"}, []string{"photo"}},
+		"added up": {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true, Kind: journal.UpdateOriginDiffers}, WinnerRow: won, LoserRow: row()}, []string{
+			"\n*  name    2    1\n+  photo   2    1\n\n+ The changes of photo add up: nothing of them was lost.\n",
+		}, []string{"Photo"}},
 		"sums alone": {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"The changes of these columns add up: name, photo. A restore sets them where --columns names them."}, []string{"photo", "Name"}},
 		"gone":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, LoserRow: row()}, []string{"restore what was lost: " + command + "\n"}, []string{"photo"}},
 		"removed":    {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true, Kind: journal.UpdateExists}, LoserRow: row()}, []string{"\nThe replicator removed the row, because another row has the same value of a unique key; nobody deleted it.\n"}, nil},
@@ -232,7 +235,8 @@ func TestRemedyText(t *testing.T) {
 				require.Contains(t, text.String(), want)
 			}
 			text.Reset()
-			require.NoError(t, WriteConflicts(&text, []journal.Document{c.s.Document}))
+			require.NoError(t, WriteConflicts(&text, []journal.Document{c.s.Document}, func(int) []string { return c.added }))
+			require.Equal(t, name == "added up", strings.Contains(text.String(), "name (added up: photo)\n"))
 			require.Equal(t, name == "partly" || name == "long, partly", strings.Contains(text.String(), "restored: name  "))
 		})
 	}

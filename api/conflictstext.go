@@ -11,8 +11,8 @@ import (
 	"replicator/journal"
 )
 
-// WriteConflicts writes a list for people.
-func WriteConflicts(w io.Writer, list []journal.Document) error {
+// WriteConflicts writes a list for people; added are the columns of a conflict's table whose changes add up.
+func WriteConflicts(w io.Writer, list []journal.Document, added func(i int) []string) error {
 	var out bytes.Buffer
 	if len(list) == 0 {
 		out.WriteString("no conflicts\n")
@@ -21,7 +21,7 @@ func WriteConflicts(w io.Writer, list []journal.Document) error {
 		for i, d := range list {
 			rows[i] = []string{
 				d.ID, d.Time, d.Table, brief(string(d.Key), 40), string(d.Kind), known(d.Winner.Origin), known(d.Loser.Origin), stateText(&d),
-				brief(strings.Join(d.Columns, ", "), 40),
+				brief(columnsText(&d, added(i)), 40),
 			}
 		}
 		table(&out, "ID|TIME|TABLE|KEY|KIND|WON|LOST|STATE|COLUMNS", rows)
@@ -43,14 +43,18 @@ func WriteConflict(w io.Writer, s journal.Shown, added []string) error {
 	line("won", partyLine(s.Winner))
 	line("lost", partyLine(s.Loser))
 	stands, other := s.Kind.Sides(s.WinnerRow, s.LoserRow)
-	rows := compareRows(stands, s.LoserRow, s.Columns)
+	sums := s.Sums(added)
+	rows := compareRows(stands, s.LoserRow, s.Columns, sums)
 	if other != nil {
-		rows = compareRows(other, s.LoserRow, nil) // two rows: none of their differences was lost
+		rows = compareRows(other, s.LoserRow, nil, nil) // two rows: none of their differences was lost
 	}
 	if len(rows) > 0 {
 		table(&out, "|COLUMN|WON|LOST", rows)
 	}
 	out.WriteByte('\n')
+	if len(sums) > 0 {
+		fmt.Fprintf(&out, "+ The changes of %s add up: nothing of them was lost.\n", clean(strings.Join(sums, ", ")))
+	}
 	if why := s.Kind.Removal(); why != "" && stands == nil && s.LoserRow != nil && !journal.Waits(s.Policy, s.State) {
 		fmt.Fprintf(&out, "The replicator removed the row, %s; nobody deleted it.\n", why)
 	}
@@ -60,6 +64,22 @@ func WriteConflict(w io.Writer, s journal.Shown, added []string) error {
 	writeRemedy(&out, s, added)
 	_, err := w.Write(out.Bytes())
 	return err
+}
+
+// columnsText tells the columns that were lost from those whose changes add up.
+func columnsText(d *journal.Document, added []string) string {
+	var lost []string
+	sums := d.Sums(added)
+	for _, name := range d.Columns {
+		if !slices.Contains(sums, name) {
+			lost = append(lost, name)
+		}
+	}
+	text := strings.Join(lost, ", ")
+	if len(sums) > 0 {
+		text = strings.TrimSpace(text + " (added up: " + strings.Join(sums, ", ") + ")")
+	}
+	return text
 }
 
 // stateText names the columns that were put back where others were not.
@@ -111,8 +131,8 @@ func partyLine(p journal.PartyDocument) string {
 	return text
 }
 
-// compareRows gives one line to each column; those that differ have a star in front.
-func compareRows(winner, loser *journal.Row, differing []string) [][]string {
+// compareRows gives one line to each column; those that differ have a star in front, or a plus where their changes add up.
+func compareRows(winner, loser *journal.Row, differing, sums []string) [][]string {
 	var names []string
 	for _, r := range []*journal.Row{winner, loser} {
 		for _, name := range r.Names() {
@@ -124,7 +144,10 @@ func compareRows(winner, loser *journal.Row, differing []string) [][]string {
 	var rows [][]string
 	for _, name := range names {
 		mark := ""
-		if slices.Contains(differing, name) {
+		switch {
+		case slices.Contains(sums, name):
+			mark = "+"
+		case slices.Contains(differing, name):
 			mark = "*"
 		}
 		rows = append(rows, []string{mark, name, cell(winner, name), cell(loser, name)})

@@ -106,6 +106,15 @@ func (p *Party) document(servers []Server) PartyDocument {
 	return d
 }
 
+// Sums are those of the conflict's columns of which nothing was lost: both sides updated the row, and the changes of the added
+// columns add up.
+func (d *Document) Sums(added []string) []string {
+	if d.Kind != UpdateOriginDiffers {
+		return nil // what was concurrent with a row's insert or deletion is lost with it
+	}
+	return without(d.Columns, without(d.Columns, added))
+}
+
 // Left names the columns that were lost and have not been put back.
 func (d *Document) Left() []string { return without(d.Columns, d.Restored) }
 

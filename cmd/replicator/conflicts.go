@@ -74,7 +74,8 @@ func newConflictsListCommand() *cobra.Command {
 				if asJSON {
 					return failed, api.WriteJSON(cmd.OutOrStdout(), list)
 				}
-				if err := api.WriteConflicts(cmd.OutOrStdout(), list); err != nil {
+				added := func(i int) []string { return cfg.Added(records[i].Table) }
+				if err := api.WriteConflicts(cmd.OutOrStdout(), list, added); err != nil {
 					return failed, err
 				}
 				return failed, noteMore(ctx, cmd.ErrOrStderr(), servers, f, len(list))
