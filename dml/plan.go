@@ -64,12 +64,25 @@ func (p *Plan) Source() *change.Table { return p.source }
 // Target is the table that they are written into.
 func (p *Plan) Target() *server.Table { return p.target }
 
+// Takes reports whether the target takes the values of a column of the source, by its index.
+func (p *Plan) Takes(source int) bool { return p.column(source) != nil }
+
 // Batch reports whether rows of one kind may share a statement: no foreign key makes their order matter.
 func (p *Plan) Batch() bool { return p.batch }
 
 // NewPlan matches the columns of source and target by name. What cannot be carried over without loss is a fault of
 // class Definition: nothing is approximated. mixed says that the two servers are of different flavors.
 func NewPlan(source *change.Table, target *server.Table, mixed bool) (*Plan, error) {
+	return newPlan(source, target, mixed, false)
+}
+
+// NewPart is NewPlan for tables whose definitions have come to differ: it leaves out the source's columns that the target does
+// not take (see Takes), and the target's other columns to their defaults. The primary keys must be the same.
+func NewPart(source *change.Table, target *server.Table, mixed bool) (*Plan, error) {
+	return newPlan(source, target, mixed, true)
+}
+
+func newPlan(source *change.Table, target *server.Table, mixed, part bool) (*Plan, error) {
 	p := &Plan{source: source, target: target}
 	refuse := p.refuse
 	if target == nil {
@@ -81,13 +94,16 @@ func NewPlan(source *change.Table, target *server.Table, mixed bool) (*Plan, err
 	for i := range source.Columns {
 		s := &source.Columns[i]
 		at := target.Column(s.Name)
-		if at < 0 {
+		switch {
+		case at < 0 && part:
+			continue
+		case at < 0:
 			return nil, refuse("column %s does not exist there", s.Name)
 		}
 		t := &target.Columns[at]
 		seen[at] = true
 		c, why := planColumn(s, t, mixed)
-		if why != "" && !t.Generated {
+		if why != "" && !t.Generated && !part {
 			return nil, refuse("column %s: %s", s.Name, why)
 		}
 		c.source, c.generated, c.automatic = i, t.Generated, t.AutoUpdate
@@ -102,7 +118,7 @@ func NewPlan(source *change.Table, target *server.Table, mixed bool) (*Plan, err
 		}
 	}
 	for i, t := range target.Columns {
-		if !seen[i] && !t.Nullable && !t.Generated {
+		if !part && !seen[i] && !t.Nullable && !t.Generated {
 			return nil, refuse("its column %s must have a value, and the source has no such column", t.Name)
 		}
 	}

@@ -144,7 +144,7 @@ func (x *restorer) run(ctx context.Context) error {
 	}
 	// The origin's flavor is the row's; another server may be of the other one.
 	mixed := x.server.ID != x.record.Loser.Version.Origin
-	if x.plan, err = dml.NewPlan(x.want.Table, x.target, mixed); err != nil {
+	if x.plan, err = dml.NewPart(x.want.Table, x.target, mixed); err != nil {
 		return err
 	}
 	for _, q := range []string{
@@ -226,6 +226,9 @@ func (x *restorer) write(ctx context.Context) error {
 			return err
 		}
 	}
+	if lacks := x.lacks(old); len(lacks) > 0 {
+		return x.misfit(old, lacks)
+	}
 	c := dml.Change{Kind: change.Update, Before: x.want.Values, After: x.want.Values, Only: x.only}
 	switch {
 	case x.delete && old == nil:
@@ -255,9 +258,45 @@ func (x *restorer) write(ctx context.Context) error {
 		if named := x.inTheWay(ctx, err, old); named != nil {
 			return named
 		}
-		return server.Fault(err, fmt.Sprintf("restore row %s of %s on %s", x.record.Key, x.record.Table, x.server.Name))
+		failed := server.Fault(err, fmt.Sprintf("restore row %s of %s on %s", x.record.Key, x.record.Table, x.server.Name))
+		if failed.Class == fault.Row { // no link waits for it
+			failed.Remedy = "change what the server complains of, then restore again; a column that is new needs a default"
+		}
+		return failed
 	}
 	return x.check(ctx)
+}
+
+// lacks names the columns that are to be written and that the table does not take any more.
+func (x *restorer) lacks(old *Row) (names []string) {
+	inserts := old == nil && len(x.options.Columns) == 0
+	for i, c := range x.want.Table.Columns {
+		written := !x.delete && (inserts || x.only == nil || slices.Contains(x.only, i))
+		at := x.target.Column(c.Name)
+		generated := at >= 0 && x.target.Columns[at].Generated
+		if written && !generated && !x.plan.Takes(i) {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// misfit says what can be restored of a row where its table's definition has changed since.
+func (x *restorer) misfit(old *Row, lacks []string) error {
+	var rest []string
+	if old != nil {
+		rest = slices.DeleteFunc(without(x.record.Left(), x.options.Added), func(name string) bool {
+			at := x.want.column(name)
+			return at < 0 || x.want.omits(at) || !x.plan.Takes(at) || !x.writes(name)
+		})
+	}
+	remedy := "change the definition of the table so that it takes them, restore, and change it back; or write the row yourself: " +
+		"`replicator conflicts show --json` has it"
+	if len(rest) > 0 {
+		remedy = "restore the others: " + RestoreCommand(x.record.ID.String(), rest...)
+	}
+	return fault.New(fault.Definition, remedy, "the definition of table %s on %s has changed since: it has no such columns any more, or they do not take these values: %s",
+		x.record.Table, x.server.Name, strings.Join(lacks, ", "))
 }
 
 // keepSums leaves the columns whose changes add up out of the restore of a row that exists.

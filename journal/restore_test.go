@@ -330,9 +330,56 @@ func refusesRestores(t *restored) {
 	t.refused(r, RestoreOptions{On: "nowhere"}, fault.Configuration, `no server "nowhere"`)
 	changed := lost(t.T, t.all, clash(1, 9, person(1, "win"), person(1, "other")))
 	t.refused(changed, RestoreOptions{On: "two"}, fault.Definition, "does not exist")
-	imagetest.Exec(t, t.server, "ALTER TABLE hr.staff DROP COLUMN photo")
+	imagetest.Exec(t, t.server, "CREATE TABLE hr.other (id INT PRIMARY KEY)", "DROP TABLE hr.car", "DROP TABLE hr.staff", "RENAME TABLE hr.other TO hr.staff",
+		"ALTER TABLE hr.staff ADD COLUMN number INT, ADD COLUMN photo BLOB, DROP PRIMARY KEY, ADD PRIMARY KEY (number)")
 	_, err := Restore(t.Context(), t.all, changed, RestoreOptions{})
-	require.ErrorContains(t, err, "column photo does not exist")
+	require.ErrorContains(t, err, "the primary keys differ")
+}
+
+// TestRestoreAfterDefinitions: what a table still takes is restored after its definition has changed.
+func TestRestoreAfterDefinitions(t *testing.T) {
+	for _, flavor := range both {
+		t.Run(string(flavor), func(t *testing.T) { restoresAfterDefinitions(newRestored(t, flavor)) })
+	}
+}
+
+func restoresAfterDefinitions(t *restored) {
+	blob := func(r *Row, b byte) *Row {
+		r.Values[2] = image.Value{Kind: image.Binary, Bytes: []byte{b}}
+		return r
+	}
+	changed := lost(t.T, t.all, clash(1, 1, blob(person(1, "win"), 1), blob(person(1, "lost"), 2)))
+	gone := lost(t.T, t.all, clash(3, 2, nil, person(3, "three")))
+	deleted := lost(t.T, t.all, clash(2, 3, person(2, "two"), nil))
+	imagetest.Exec(t, t.server, "ALTER TABLE hr.staff ADD COLUMN extra INT NOT NULL DEFAULT 7", "UPDATE hr.staff SET extra = 8")
+	t.must(changed, RestoreOptions{Columns: []string{"name"}})
+	t.must(changed, RestoreOptions{})
+	t.must(gone, RestoreOptions{})
+	require.Equal(t, []string{"1 lost 8", "2 two 8", "3 three 7", "9 taken 8"}, rows(t.T, t.one, "SELECT CONCAT(id, ' ', name, ' ', extra) FROM hr.staff ORDER BY id"))
+
+	imagetest.Exec(t, t.server, "UPDATE hr.staff SET name = 'win' WHERE id = 1", "DELETE FROM hr.staff WHERE id = 3", "ALTER TABLE hr.staff DROP COLUMN photo", "ALTER TABLE hr.staff ADD COLUMN photo INT")
+	t.must(changed, RestoreOptions{Columns: []string{"name"}, DryRun: true}) // what is not restored may have any type
+	imagetest.Exec(t, t.server, "ALTER TABLE hr.staff DROP COLUMN photo, ALTER COLUMN extra DROP DEFAULT")
+	refused := func(r *Record, o RestoreOptions, text, remedy string) {
+		t.Helper()
+		_, err := Restore(t.Context(), t.all, r, o)
+		f, ok := fault.As(err)
+		require.True(t, ok, "%v", err)
+		require.Contains(t, f.Text(), text)
+		require.Contains(t, f.Remedy, remedy)
+	}
+	const lacks = "the definition of table hr.staff on one has changed since: it has no such columns any more, or they do not take these values: photo"
+	refused(changed, RestoreOptions{}, lacks, "restore the others: "+RestoreCommand(changed.ID.String(), "name"))
+	refused(changed, RestoreOptions{Columns: []string{"photo"}}, lacks, "--columns name")
+	refused(gone, RestoreOptions{}, lacks, "write the row yourself")
+	imagetest.Exec(t, t.server, "INSERT INTO hr.staff (id, name, extra) VALUES (3, 'again', 0)")
+	refused(gone, RestoreOptions{}, lacks, "restore the others: "+RestoreCommand(gone.ID.String(), "name"))
+	imagetest.Exec(t, t.server, "DELETE FROM hr.staff WHERE id = 3")
+	t.must(changed, RestoreOptions{Columns: []string{"name"}})
+	t.must(deleted, RestoreOptions{})
+	require.Equal(t, []string{"1 lost 8", "9 taken 8"}, rows(t.T, t.one, "SELECT CONCAT(id, ' ', name, ' ', extra) FROM hr.staff ORDER BY id"))
+	imagetest.Exec(t, t.server, "ALTER TABLE hr.staff ADD COLUMN photo MEDIUMBLOB")
+	refused(gone, RestoreOptions{}, "'extra'", "default")
 }
 
 // refusesTaken: a row that left because another one has its value of a unique key comes back whole, when that has changed.
