@@ -154,6 +154,36 @@ func TestConcurrentOverwriteIsCountedOncePerGroup(t *testing.T) {
 	}
 }
 
+// Where columns are merged, every change of a group that begins a row leaves alone what is newer in its columns.
+func TestRowsOfOneGroupMergeAlike(t *testing.T) {
+	table := &change.Table{Columns: []change.Column{{Name: "a"}, {Name: "b"}}}
+	registers := NewRegisters(func(change.TableName) []string { return nil }, func(change.TableName) bool { return true })
+	var txs []*change.Transaction
+	for _, at := range []change.Time{50, 60} {
+		tx := oneRow(change.Insert, at, rowA, rowA)
+		tx.Body.(change.Events)[0].Table = table
+		txs = append(txs, tx)
+	}
+	d, err := enlist(txs, registers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.judge(known{conflict.ColumnKey(rowA, "a"): stampOf(here, 100, nil)}); err != nil {
+		t.Fatal(err)
+	}
+	x := newExecution(d, registers, presence{rowA: exists}, nil)
+	for i, tx := range txs {
+		x.tx = tx
+		ops, _, err := x.event(t.Context(), tx.Body.(change.Events)[0])
+		if err != nil || len(ops) != 1 || ops[0].Kind != change.Update || !slices.Equal(ops[0].Only, []int{1}) {
+			t.Errorf("change %d: %+v %v, want an update of column b alone", i, ops, err)
+		}
+	}
+	if x.outcome.Overwritten > 1 {
+		t.Errorf("%d rows overwritten", x.outcome.Overwritten)
+	}
+}
+
 func TestSupersededIsNoConflict(t *testing.T) {
 	ix := known{rowA: stampOf(here, 100, change.Context{}.With(there, 60))}
 	ops, outcome := carryOut(t, ix, nil, oneRow(change.Update, 50, rowA, rowA))

@@ -211,9 +211,17 @@ func (x *execution) allApply(ev *change.RowsEvent) bool {
 }
 
 // take returns the fate of the next key. A conflict is told once per key and group.
-func (x *execution) take(key change.Key) fate {
+func (x *execution) take(key change.Key) fate { return x.once(key, x.next()) }
+
+// next returns the fate of the next key as the index has it.
+func (x *execution) next() fate {
 	f := fate{x.decisions.verdicts[x.cursor], x.decisions.rivals[x.cursor]}
 	x.cursor++
+	return f
+}
+
+// once makes a conflict that was told before an ordinary change.
+func (x *execution) once(key change.Key, f fate) fate {
 	if f.verdict == conflict.ApplyOver {
 		if x.overwritten[key] {
 			return fate{verdict: conflict.Apply}

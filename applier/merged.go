@@ -142,14 +142,17 @@ func (x *execution) merged(ctx context.Context, ev *change.RowsEvent) (ops []ima
 	return ops, nil
 }
 
-// mergeWhole carries out the beginning or end of a row; a change of the key is both.
+// mergeWhole carries out the beginning or end of a row; a change of the key is both. Each of a group's changes is decided
+// column by column: one that overwrote some of them says nothing about those that the next one meets.
 func (x *execution) mergeWhole(ctx context.Context, ev *change.RowsEvent, r change.Row) (ops []image.Op, err error) {
-	before := x.take(r.Key)
-	after := before
+	before := x.next()
+	told := x.once(r.Key, before)
+	after, alsoTold := before, told
 	if keyCount(r) == 2 {
-		after = x.take(r.NewKey)
+		after = x.next()
+		alsoTold = x.once(r.NewKey, after)
 	}
-	x.count(before.verdict, after.verdict)
+	x.count(told.verdict, alsoTold.verdict)
 	if x.present == nil {
 		if before.verdict != conflict.Apply || after.verdict != conflict.Apply {
 			return nil, errLockFirst
