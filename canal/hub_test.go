@@ -194,7 +194,7 @@ func TestHalfOpenConnectionIsNoticed(t *testing.T) {
 		if f, ok := fault.As(err); !ok || f.Class != fault.Network {
 			t.Errorf("a black hole gives %v", err)
 		}
-		if took := time.Since(begun); took > 3*time.Second {
+		if took := time.Since(begun); took > 15*time.Second {
 			t.Errorf("it was noticed after %s", took)
 		}
 	})
@@ -365,7 +365,7 @@ func TestStopsPromptly(t *testing.T) {
 		}
 		sub.Close()
 		h.stop()
-		if took := time.Since(begun); took > time.Second {
+		if took := time.Since(begun); took > 5*time.Second {
 			t.Errorf("stopping took %s", took)
 		}
 	})

@@ -158,7 +158,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- process.Wait() }()
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(time.Second) // the first signal waits three seconds for the request, once it is accepted
 	defer tick.Stop()
 	for {
 		select {
