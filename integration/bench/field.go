@@ -29,6 +29,7 @@ func (f *field) prepare(ctx context.Context) error {
 		"CREATE DATABASE " + database,
 		"CREATE TABLE " + database + ".sentinel (id INT NOT NULL PRIMARY KEY)",
 		"CREATE TABLE " + database + ".big (id INT NOT NULL PRIMARY KEY, n INT NOT NULL, v CHAR(150) CHARACTER SET latin1 NOT NULL)",
+		"CREATE TABLE " + steadyTable + " (id INT NOT NULL PRIMARY KEY)",
 		"CREATE TABLE " + database + ".digit (n INT NOT NULL PRIMARY KEY)",
 		"INSERT INTO " + database + ".digit VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)",
 	}

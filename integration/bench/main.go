@@ -45,7 +45,7 @@ func run() (err error) {
 	flag.IntVar(&o.rounds, "rounds", 1, "how often each workload is measured; the median counts")
 	flag.IntVar(&o.events, "events", 100_000, "transactions of a backlog")
 	flag.IntVar(&o.big, "big", 1_000_000, "rows of the large transaction; a power of ten")
-	flag.StringVar(&o.only, "only", "", "one workload: write_only, update or large")
+	flag.StringVar(&o.only, "only", "", "one workload: write_only, update, large or latency")
 	flag.BoolVar(&o.durable, "durable", false, "sync_binlog=1 and innodb_flush_log_at_trx_commit=1 on all servers")
 	flag.StringVar(&o.program, "program", "", "the replicator's executable; default: build it, static")
 	flag.IntVar(&o.profile, "profile", 0, "save the replicator's CPU profile of the first so many seconds of each drain as *.prof here")
@@ -64,18 +64,18 @@ func run() (err error) {
 			return err
 		}
 	}
-	var results []result
+	var all figures
 	for _, f := range o.flavors {
-		r, err := benchmark(ctx, o, f)
-		results = append(results, r...)
+		of, err := benchmark(ctx, o, f)
+		all.results, all.latencies = append(all.results, of.results...), append(all.latencies, of.latencies...)
 		if err != nil {
-			return errors.Join(fmt.Errorf("measure on %s: %w", f, err), report(o, results, os.Stdout))
+			return errors.Join(fmt.Errorf("measure on %s: %w", f, err), report(o, all, os.Stdout))
 		}
 	}
-	if err := report(o, results, os.Stdout); err != nil || o.out == "" {
+	if err := report(o, all, os.Stdout); err != nil || o.out == "" {
 		return err
 	}
-	return writeFile(o, results)
+	return writeFile(o, all)
 }
 
 // build makes the ordinary static binary, the one that users run.
@@ -89,13 +89,13 @@ func build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-func writeFile(o options, results []result) (err error) {
+func writeFile(o options, all figures) (err error) {
 	f, err := os.Create(o.out)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return report(o, results, f)
+	return report(o, all, f)
 }
 
 // say reports progress.

@@ -54,6 +54,7 @@ type field struct {
 	source     *sandbox.Server
 	contenders []contender
 	sentinel   int
+	paced      int // the last row of steadyTable
 }
 
 // contender drains the source into its target.
@@ -71,11 +72,17 @@ type workload struct {
 	produce    func(ctx context.Context) error
 }
 
-func benchmark(ctx context.Context, o options, flavor sandbox.Flavor) (results []result, err error) {
+// figures are what was measured on one flavor or several.
+type figures struct {
+	results   []result
+	latencies []latency
+}
+
+func benchmark(ctx context.Context, o options, flavor sandbox.Flavor) (all figures, err error) {
 	f := &field{options: o, flavor: flavor}
 	defer f.close()
 	if err := f.prepare(ctx); err != nil {
-		return nil, err
+		return all, err
 	}
 	workloads := []workload{
 		{"write_only", "transactions", o.events, func(ctx context.Context) error {
@@ -92,11 +99,14 @@ func benchmark(ctx context.Context, o options, flavor sandbox.Flavor) (results [
 		}
 		r, err := f.measure(ctx, w)
 		if err != nil {
-			return results, err
+			return all, err
 		}
-		results = append(results, r...)
+		all.results = append(all.results, r...)
 	}
-	return results, nil
+	if o.only == "" || o.only == "latency" {
+		all.latencies, err = f.latencies(ctx)
+	}
+	return all, err
 }
 
 // measure produces a backlog while no contender runs, and lets one after the other drain it.

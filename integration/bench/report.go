@@ -18,7 +18,7 @@ var titles = map[string]string{
 }
 
 // report prints the figures: one table per flavor and workload.
-func report(o options, results []result, w io.Writer) error {
+func report(o options, all figures, w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmarks\n\nWritten by `make bench`. A backlog is produced while nobody replicates; then each contender drains it into a server of\n"+
 		"its own that holds the same rows, one after the other on an otherwise idle source. Time runs from the start of the\n"+
@@ -26,16 +26,26 @@ func report(o options, results []result, w io.Writer) error {
 		"compared by checksum. The ratio is the better native time divided by the replicator's.\n\n")
 	fmt.Fprintf(&b, "- Machine: %d cores, %s, everything on it\n- Go: %s, static binary\n- Durability of all servers: %s; binlog on, also on the targets\n- Rounds: %d, the median counts\n",
 		runtime.NumCPU(), processor(), runtime.Version(), durability(o.durable), o.rounds)
-	for len(results) > 0 {
-		n := 1
-		for n < len(results) && results[n].flavor == results[0].flavor && results[n].workload == results[0].workload {
-			n++
-		}
-		section(&b, results[:n])
-		results = results[n:]
+	for _, rows := range neighbours(all.results, func(a, b result) bool { return a.flavor == b.flavor && a.workload == b.workload }) {
+		section(&b, rows)
+	}
+	for _, rows := range neighbours(all.latencies, func(a, b latency) bool { return a.flavor == b.flavor }) {
+		latencySection(&b, rows)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// neighbours divides a list where two neighbours are not alike.
+func neighbours[T any](list []T, alike func(a, b T) bool) (parts [][]T) {
+	for len(list) > 0 {
+		n := 1
+		for n < len(list) && alike(list[0], list[n]) {
+			n++
+		}
+		parts, list = append(parts, list[:n]), list[n:]
+	}
+	return parts
 }
 
 func section(b *strings.Builder, rows []result) {
