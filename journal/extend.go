@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"replicator/checkpoint"
 	"replicator/fault"
@@ -34,7 +32,7 @@ func (e *Entry) extend(ctx context.Context, q checkpoint.Querier, limits Limits)
 	case winner == nil || loser == nil: // it was lost whole
 		return true, nil
 	case e.Winner.Row == nil:
-		return true, e.bury(ctx, q, limits, winner, loser)
+		return true, e.bury(ctx, q, limits, loser)
 	}
 	for limit := int(limits.MaxValue); ; limit = max(limit/4, leastValue) {
 		statement, err := e.extension(winner, loser, state, limit)
@@ -63,20 +61,16 @@ const overBuried = " ON DUPLICATE KEY UPDATE kind = VALUES(kind), winner_origin 
 	" winner_row = VALUES(winner_row), loser_row = VALUES(loser_row), `columns` = VALUES(`columns`)," +
 	" restorable = VALUES(restorable), bytes = VALUES(bytes), state = VALUES(state), state_at = VALUES(state_at)"
 
-// bury writes that the rest of what lost single columns before is lost as well: its row was deleted. What the entry has of
-// those columns stays in it. It is open again, whatever was restored: that row is gone.
-func (e *Entry) bury(ctx context.Context, q checkpoint.Querier, limits Limits, winner, loser []byte) error {
-	won, err := DecodeRow(winner)
-	if err != nil {
-		return fmt.Errorf("conflict %s: %w", e.ID(), err)
-	}
+// bury writes that the rest of what lost single columns before is lost as well: its row was deleted. The entry has it
+// already: when it was made, what stood of the change stood in its rows. What is in those columns now can be somebody
+// else's. The entry is open again, whatever was restored: that row is gone.
+func (e *Entry) bury(ctx context.Context, q checkpoint.Querier, limits Limits, loser []byte) error {
 	lost, err := DecodeRow(loser)
 	if err != nil {
 		return fmt.Errorf("conflict %s: %w", e.ID(), err)
 	}
 	whole := *e
-	whole.Loser.Row = &Row{Table: e.Loser.Row.Table, Values: slices.Clone(e.Loser.Row.Values), Omitted: maps.Clone(e.Loser.Row.Omitted)}
-	whole.Loser.Row.take(lost, Differing(won, lost))
+	whole.Loser.Row = lost
 	row, err := whole.fit(limits.MaxValue, limits.MaxPacket-headRoom-len(head)-len(overBuried))
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func TestLosesAgain(t *testing.T) {
 					require.Equal(t, Open, r.State)
 				}
 			}
-			// The row is deleted, and what it had of the change in other columns with it.
+			// The row is deleted, and what it had of the change in other columns with it, unless it was overwritten knowingly.
 			for id, state := range map[int64]string{4: Open, 5: Acknowledged, 6: Restored} {
 				first := loses(id, photo(id, "Anna", "mine"), photo(id, "Eve", "mine"))
 				write(t, s, first)
@@ -61,7 +61,7 @@ func TestLosesAgain(t *testing.T) {
 					_, failed := SetState(t.Context(), []Server{s}, first.ID(), state, []string{"name"}...)
 					require.Empty(t, failed)
 				}
-				whole := loses(id, nil, photo(id, "Anna", "mine"))
+				whole := loses(id, nil, photo(id, "Anna", "of a change on top of mine"))
 				whole.KeyRow = whole.Loser.Row
 				write(t, s, whole, whole, first)
 				r := show(first)
