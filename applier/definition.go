@@ -59,7 +59,7 @@ func (d *Definitions) Table(ctx context.Context, q server.Querier, name change.T
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.epoch == epoch {
+	if d.epoch == epoch && t != nil { // what is not there may be created before its DDL has been read
 		d.tables[name] = t
 	}
 	return t, nil

@@ -227,3 +227,18 @@ func TestAllTypes(t *testing.T) {
 		})
 	}
 }
+
+// A table that was asked for before it was there is found as soon as it is, whether its DDL has been read or not.
+func TestAbsenceIsNotRemembered(t *testing.T) {
+	s := sandbox.StartTest(t, sandbox.Options{Flavor: ma})
+	imagetest.Exec(t, s, "CREATE DATABASE w")
+	d, name := NewDefinitions(), change.TableName{Database: "w", Table: "late"}
+	for i, exists := range []bool{false, true, true} {
+		if i == 1 {
+			imagetest.Exec(t, s, "CREATE TABLE w.late (id INT PRIMARY KEY)")
+		}
+		if found, err := d.Table(t.Context(), s.DB(), name); err != nil || (found != nil) != exists {
+			t.Errorf("time %d: %v, %v", i, found, err)
+		}
+	}
+}
