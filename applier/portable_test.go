@@ -163,6 +163,51 @@ func TestReplayAheadFails(t *testing.T) {
 	}
 }
 
+// While the target waits for a row lock, the writer takes what comes next.
+func TestReplayGathersAhead(t *testing.T) {
+	s := sandbox.StartTest(t, sandbox.Options{Flavor: my})
+	imagetest.Exec(t, s, "CREATE DATABASE w")
+	create := []string{"DROP TABLE IF EXISTS w.f", "CREATE TABLE w.f (id INT PRIMARY KEY, v VARCHAR(1000))"}
+	var inserts []string
+	for id := range 40 {
+		inserts = append(inserts, fmt.Sprintf("INSERT INTO w.f VALUES (%d, REPEAT('v', 1000))", id))
+	}
+	log := capture(t, s, create, inserts)
+	imagetest.Exec(t, s, create...)
+	conn, dialect, _ := applySession(t, s)
+	w := newReplayWriter(conn, dialect, testPacket)
+	w.ahead, w.limit = true, 32<<10
+	ctx := t.Context()
+	if err := w.prepare(ctx, log.Format); err != nil {
+		t.Fatal(err)
+	}
+	holder, err := s.DB().BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Rollback() }() // after the end it does nothing
+	if _, err := holder.ExecContext(ctx, "INSERT INTO w.f VALUES (0, 'held')"); err != nil {
+		t.Fatal(err)
+	}
+	for _, ev := range log.Events { // one statement is sent, and the rest of the rows is no whole one
+		if err := w.write(ctx, rowChanges{Event: ev, Format: log.Format}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w.sent == nil || len(w.sent) > 0 || w.batch.Len() == 0 {
+		t.Errorf("%d bytes are gathered, and the statement before them has been answered", w.batch.Len())
+	}
+	if err := holder.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(contents(t, s, "SELECT COUNT(*) FROM w.f")); got != "[[40]]" {
+		t.Errorf("%s rows", got)
+	}
+}
+
 // writerMany: rows share statements, none of which is larger than it should be.
 func writerMany(t *testing.T, s *sandbox.Server, path string) {
 	const rows = 2000
