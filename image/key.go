@@ -58,24 +58,32 @@ func newKeyLayout(t *change.Table) *keyLayout {
 			"replicated tables", "table %s has no primary key", t.Name)
 	}
 	for _, p := range t.PrimaryKey {
-		c := t.Columns[p.Column] // a copy: a layout must not keep its table alive
-		part := keyPart{column: p.Column, def: &c, prefix: p.Prefix, text: isText(c.Type)}
-		if part.text {
-			var known bool
-			if part.charset, known = CollationOf(c.Collation); !known {
-				k.err = fault.New(fault.Definition, "give the column another collation, or leave the table out of the "+
-					"replicated tables", "key column %s of table %s has collation number %d, which this version does not know",
-					c.Name, t.Name, c.Collation)
-			}
-			part.weighed = !part.charset.Binary
-		} else if !hasCanonical(c.Type) {
-			k.err = fault.New(fault.Definition, "leave the table out of the replicated tables",
-				"key column %s of table %s has type %d, which cannot be part of a key", c.Name, t.Name, c.Type)
+		part, err := newKeyPart(t, p)
+		if err != nil {
+			k.err = err
 		}
 		k.parts = append(k.parts, part)
 		k.last = max(k.last, p.Column)
 	}
 	return k
+}
+
+func newKeyPart(t *change.Table, p change.KeyPart) (keyPart, error) {
+	c := t.Columns[p.Column] // a copy: a layout must not keep its table alive
+	part := keyPart{column: p.Column, def: &c, prefix: p.Prefix, text: isText(c.Type)}
+	if part.text {
+		var known bool
+		if part.charset, known = CollationOf(c.Collation); !known {
+			return part, fault.New(fault.Definition, "give the column another collation, or leave the table out of the "+
+				"replicated tables", "key column %s of table %s has collation number %d, which this version does not know",
+				c.Name, t.Name, c.Collation)
+		}
+		part.weighed = !part.charset.Binary
+	} else if !hasCanonical(c.Type) {
+		return part, fault.New(fault.Definition, "leave the table out of the replicated tables",
+			"key column %s of table %s has type %d, which cannot be part of a key", c.Name, t.Name, c.Type)
+	}
+	return part, nil
 }
 
 func appendSized(b, v []byte) []byte {
@@ -118,7 +126,7 @@ type weightKey struct {
 // keyWork is what one call of Keys works with.
 type keyWork struct {
 	layout  *layout
-	values  [][]byte // key columns of the image at hand, by column index
+	values  [][]byte // the columns of the image at hand, by column index, up to the last of the key
 	buf     []byte   // canonical form of the first image's key
 	other   []byte   // and of the second's
 	weights map[weightKey][]byte
@@ -154,13 +162,17 @@ func keyOf(canonical []byte) change.Key {
 
 // locate finds the key columns of an image.
 func (w *keyWork) locate(img []byte) error {
-	l := w.layout
+	return w.layout.locate(img, w.values[:w.layout.key.last+1])
+}
+
+// locate finds the first columns of an image, as many as values has room for; that of NULL is nil.
+func (l *layout) locate(img []byte, values [][]byte) error {
 	if len(img) < l.nulls {
 		return errCut
 	}
 	pos := l.nulls
-	for i, size := range l.widths[:l.key.last+1] {
-		w.values[i] = nil
+	for i, size := range l.widths[:len(values)] {
+		values[i] = nil
 		if img[i>>3]>>(i&7)&1 == 1 {
 			continue
 		}
@@ -175,7 +187,7 @@ func (w *keyWork) locate(img []byte) error {
 		if end > len(img) {
 			return errCut
 		}
-		w.values[i], pos = img[start:end:end], end
+		values[i], pos = img[start:end:end], end
 	}
 	return nil
 }

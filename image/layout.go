@@ -30,6 +30,7 @@ type layout struct {
 	widths   []width
 	steps    []step // of a row without NULLs
 	key      *keyLayout
+	keyed    *keyed // nil: an image cannot be reduced to the key
 }
 
 // layouts holds one layout per table for as long as the table is in use.
@@ -73,6 +74,7 @@ func newLayout(t *change.Table) (*layout, error) {
 		l.steps = append(l.steps, step{fixed: gathered})
 	}
 	l.key = newKeyLayout(t)
+	l.keyed = newKeyed(t)
 	return l, nil
 }
 

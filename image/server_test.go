@@ -26,6 +26,8 @@ func TestEventsOnServers(t *testing.T) {
 				}
 			}
 			t.Run("keys", func(t *testing.T) { keysAgree(t, s) })
+			t.Run("tokens", func(t *testing.T) { tokensAgree(t, s) })
+			t.Run("by key", func(t *testing.T) { rowsByKey(t, s) })
 		})
 	}
 }

@@ -19,6 +19,9 @@ type Table struct {
 	UniqueKeys  []UniqueKey
 	ForeignKeys []ForeignKey // those of this table as the child, ordered by name
 	Triggers    []Trigger    // ordered by name; only those that the account may see (TRIGGER privilege)
+	// Derived says that the server computes more of a row than what is written to it: generated columns, or indexes other
+	// than B-trees over columns (expressions, hashes, full text, spatial).
+	Derived bool
 }
 
 // Column is one column, in the order of the binlog's row images.

@@ -130,6 +130,7 @@ func (r *tableReader) readColumns(ctx context.Context) error {
 			Invisible:  strings.Contains(extra, "INVISIBLE"),
 			Compressed: strings.Contains(v[1].String, "COMPRESSED"), Expression: v[8].String,
 		})
+		t.Derived = t.Derived || t.Columns[len(t.Columns)-1].Generated
 	})
 }
 
@@ -154,12 +155,16 @@ func cleanType(text string) string {
 	return before
 }
 
-// readKeys reads the columns of primary and unique keys.
+// readKeys reads the columns of primary and unique keys, and looks whether there are other indexes than B-trees.
 func (r *tableReader) readKeys(ctx context.Context) error {
-	const query = `SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS
- WHERE NON_UNIQUE = 0 AND %s ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX`
+	const query = `SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, INDEX_TYPE, NON_UNIQUE
+ FROM information_schema.STATISTICS WHERE %s ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX`
 	return r.each(ctx, query, "TABLE_SCHEMA", "TABLE_NAME", func(t *Table, v []sql.NullString) {
 		if t == nil {
+			return
+		}
+		t.Derived = t.Derived || v[3].String != "BTREE" || !v[1].Valid
+		if v[4].String != "0" {
 			return
 		}
 		part := KeyPart{Column: -1, Prefix: atoi(v[2].String)}
