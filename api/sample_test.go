@@ -76,12 +76,12 @@ func troubled() mesh.Status {
 		Servers: []mesh.ServerStatus{
 			{
 				Name: "east", ID: new("0123456789abcdef"), Flavor: new("mysql"), Version: new("9.7.4"), Endpoint: "db-east:3306",
-				Reachable: new(true), Owner: new("7f3a"), ClockSkewSeconds: new(0.0021),
+				Reachable: new(true), Owner: new("7f3a"), ClockSkewSeconds: new(0.0021), Compression: mesh.CompressionStatus{Reader: new("zstd"), Apply: new("zlib")},
 				Index: &mesh.IndexStatus{Entries: 1200, Bytes: 57600, Spilled: 7},
 			},
 			{
 				Name: "west", ID: new("fedcba9876543210"), Flavor: new("mariadb"), Version: new("11.8.9"), Endpoint: "db-west:3306",
-				Reachable: new(true), Owner: new("7f3a"), ClockSkewSeconds: new(-1.5),
+				Reachable: new(true), Owner: new("7f3a"), ClockSkewSeconds: new(-1.5), Compression: mesh.CompressionStatus{Reader: new("none"), Apply: new("none")},
 			},
 			{Name: "north", Endpoint: "192.0.2.7:3306", Reachable: new(false), Error: down},
 		},

@@ -64,9 +64,18 @@ func writeServers(out *bytes.Buffer, servers []mesh.ServerStatus) {
 			// Rounded first: a negative nothing is nothing.
 			skew = fmt.Sprintf("%+.3f s", math.Round(*s.ClockSkewSeconds*1000)/1000+0)
 		}
-		rows[i] = []string{s.Name, s.Endpoint, known(s.Flavor), known(s.Version), reach, known(s.Owner), skew}
+		rows[i] = []string{s.Name, s.Endpoint, known(s.Flavor), known(s.Version), reach, known(s.Owner), skew, compression(s.Compression)}
 	}
-	table(out, "SERVER|ENDPOINT|FLAVOR|VERSION|STATE|OWNER|CLOCK SKEW", rows)
+	table(out, "SERVER|ENDPOINT|FLAVOR|VERSION|STATE|OWNER|CLOCK SKEW|COMPRESSION", rows)
+}
+
+// compression names both kinds of connections where they differ: that of the binlog first.
+func compression(c mesh.CompressionStatus) string {
+	reader, apply := known(c.Reader), known(c.Apply)
+	if reader == apply {
+		return reader
+	}
+	return reader + ", " + apply
 }
 
 func writeLinks(out *bytes.Buffer, links []mesh.LinkStatus) {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"fmt"
+	"strings"
 
 	"replicator/change"
 	"replicator/fault"
@@ -18,6 +19,8 @@ type rowChanges struct {
 	Event  *change.RowsEvent
 	Format *change.Format
 	Ops    []image.Op // nil: the event as it is
+	// ByKey says that nothing but the primary key is needed to find a row, and to log it.
+	ByKey bool
 }
 
 // writer carries row changes out in the target transaction that is open. replayWriter and portableWriter are the two; a
@@ -35,25 +38,30 @@ type writer interface {
 // execer is what a writer needs of a connection: *sql.Conn.
 type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
 }
 
 const (
-	// batchBytes is how much base64 one BINLOG statement carries, unless one event alone is larger.
+	// batchBytes is how much base64 the first BINLOG statement carries, unless one event alone is larger. Each one behind
+	// it carries twice as much, up to mostBytes: a small group is under way early, and a large one needs few statements.
 	batchBytes = 256 << 10
+	mostBytes  = 1 << 20
 	// statementRoom is kept free below max_allowed_packet for the statement around the data.
 	statementRoom = 1 << 10
 )
 
 // replayWriter sends rows events to the target inside BINLOG statements: the target's own row applier carries them out. A
-// row that is not there comes back as error 1032, a duplicate as 1062. It sends nothing but text: no statement is prepared.
+// row that is not there comes back as error 1032, a duplicate as 1062. It sends nothing but text; where the server can take
+// the base64 of a large statement from a variable, that is sent as a parameter, which no lexer reads.
 type replayWriter struct {
 	conn    execer
 	dialect server.Dialect
-	limit   int // bytes of base64 in a statement
+	limit   int // bytes of base64 in the next statement
 	packet  int // the target's max_allowed_packet
 	format  []byte
 	batch   image.Batch
-	text    []byte
+	text    []byte // base64 of the statement that is under way
+	store   *sql.Stmt
 	// ahead lets write go on while the target executes the last statement. Nobody else may use the connection before flush
 	// or reset has returned.
 	ahead bool
@@ -65,13 +73,20 @@ func newReplayWriter(conn execer, dialect server.Dialect, packet int) *replayWri
 	return &replayWriter{conn: conn, dialect: dialect, limit: min(batchBytes, packet-statementRoom), packet: packet}
 }
 
+// close frees what the server keeps for the writer.
+func (w *replayWriter) close() {
+	if w.store != nil {
+		_ = w.store.Close() // the connection ends anyway
+	}
+}
+
 // prepare tells the target the format of the events that follow. It must be called outside a transaction, before the
 // first event and whenever the format may have changed; it costs nothing when it has not.
 func (w *replayWriter) prepare(ctx context.Context, f *change.Format) error {
 	if bytes.Equal(w.format, f.Event) {
 		return nil
 	}
-	if _, err := w.conn.ExecContext(ctx, w.statement(f.Event)); err != nil {
+	if _, err := w.conn.ExecContext(ctx, literal(base64.StdEncoding.AppendEncode(nil, f.Event))); err != nil {
 		return fmt.Errorf("replay the format of the source's events: %w", err)
 	}
 	if after := w.dialect.AfterFormat(); after != "" {
@@ -85,13 +100,17 @@ func (w *replayWriter) prepare(ctx context.Context, f *change.Format) error {
 
 func (w *replayWriter) write(ctx context.Context, c rowChanges) error {
 	var events []byte
-	if c.Ops == nil {
+	var err error
+	switch {
+	case c.Ops != nil:
+		events, err = image.Build(c.Event, c.Format, c.Ops)
+	case c.ByKey:
+		events, err = image.ByKey(c.Event, c.Format)
+	default:
 		events = image.AsIs(c.Event, c.Format)
-	} else {
-		var err error
-		if events, err = image.Build(c.Event, c.Format, c.Ops); err != nil {
-			return err
-		}
+	}
+	if err != nil {
+		return err
 	}
 	if len(events) == 0 {
 		return nil
@@ -121,20 +140,42 @@ func (w *replayWriter) dispatch(ctx context.Context) error {
 	if err := w.answer(); err != nil || w.batch.Len() == 0 {
 		return err
 	}
-	statement := w.statement(w.batch.Bytes())
+	w.text = base64.StdEncoding.AppendEncode(w.text[:0], w.batch.Bytes())
 	w.batch.Reset()
+	w.limit = max(w.limit, min(2*w.limit, mostBytes, w.parameterMost()))
 	sent := make(chan error, 1)
 	w.sent = sent
-	execute := func() {
-		_, err := w.conn.ExecContext(ctx, statement)
-		sent <- err
-	}
+	execute := func() { sent <- w.execute(ctx) }
 	if w.ahead {
 		go execute()
 	} else {
 		execute()
 	}
 	return nil
+}
+
+// parameterMost is how long a parameter may be: the driver sends one that is longer than half a packet in pieces.
+func (w *replayWriter) parameterMost() int { return w.packet/2 - statementRoom }
+
+// execute sends w.text.
+func (w *replayWriter) execute(ctx context.Context) error {
+	store, replay := w.dialect.ReplayStored()
+	// It is one more round trip, for which a larger statement makes up.
+	if store == "" || len(w.text) <= batchBytes || len(w.text) > w.parameterMost() {
+		_, err := w.conn.ExecContext(ctx, literal(w.text))
+		return err
+	}
+	if w.store == nil {
+		var err error
+		if w.store, err = w.conn.PrepareContext(ctx, store); err != nil {
+			return err
+		}
+	}
+	if _, err := w.store.ExecContext(ctx, w.text); err != nil {
+		return err
+	}
+	_, err := w.conn.ExecContext(ctx, replay)
+	return err
 }
 
 // answer waits for the statement that is under way.
@@ -154,18 +195,30 @@ func (w *replayWriter) flush(ctx context.Context) error {
 	if err := w.dispatch(ctx); err != nil {
 		return err
 	}
+	defer w.shrink()
 	return w.answer()
 }
 
 func (w *replayWriter) reset() {
 	_ = w.answer() // the transaction is rolled back whatever it is
 	w.batch.Reset()
+	w.shrink()
 }
 
-// statement is the BINLOG statement with events.
-func (w *replayWriter) statement(events []byte) string {
-	w.text = append(w.text[:0], "BINLOG '"...)
-	w.text = base64.StdEncoding.AppendEncode(w.text, events)
-	w.text = append(w.text, '\'')
-	return string(w.text)
+// shrink gives the memory of large statements back: many sessions wait, and few transactions are large.
+func (w *replayWriter) shrink() {
+	w.limit = min(w.limit, batchBytes)
+	if cap(w.text) > 2*batchBytes {
+		w.text, w.batch = nil, image.Batch{}
+	}
+}
+
+// literal is the BINLOG statement with base64.
+func literal(text []byte) string {
+	var b strings.Builder
+	b.Grow(len(text) + len("BINLOG ''"))
+	b.WriteString("BINLOG '")
+	b.Write(text)
+	b.WriteByte('\'')
+	return b.String()
 }

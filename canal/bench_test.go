@@ -11,6 +11,7 @@ import (
 
 	"replicator/change"
 	"replicator/sandbox"
+	"replicator/wire"
 )
 
 const (
@@ -110,7 +111,7 @@ func benchServer(b *testing.B, o Options, start change.GTIDSet) {
 	bytes, before := 0, cpu(b)
 	for b.Loop() {
 		t := newTailer(&o, newCatalog(o.Match, o.Times), change.Clock{}, &counter{n: benchTransactions})
-		err := follow(b.Context(), &o, randomReplicaID(), start, t, func(_, n int) { bytes += n }, func() {})
+		err := follow(b.Context(), &o, randomReplicaID(), start, t, func(_, n int) { bytes += n }, func(wire.Algorithm) {})
 		t.close()
 		if !errors.Is(err, errEnough) {
 			b.Fatal(err)

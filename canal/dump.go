@@ -19,6 +19,7 @@ import (
 
 	"replicator/change"
 	"replicator/fault"
+	"replicator/wire"
 )
 
 // dump is one connection that streams a binlog. It is made for one attempt: the library's own reconnecting loses tags
@@ -32,6 +33,8 @@ type dump struct {
 	closing bool
 	refused error // what was found wrong with the server
 	greeted bool  // the login was accepted
+
+	compression wire.Algorithm
 }
 
 const (
@@ -44,9 +47,9 @@ const (
 // follow streams the binlog behind position into t until ctx ends, the connection or the server fails, or t does.
 // listening is called when the server has begun to send.
 func follow(ctx context.Context, opts *Options, replicaID uint32, position change.GTIDSet, t *tailer,
-	count func(events, bytes int), listening func(),
+	count func(events, bytes int), listening func(wire.Algorithm),
 ) error {
-	d := &dump{opts: opts, events: newQueue[event](rawBytes)}
+	d := &dump{opts: opts, events: newQueue[event](rawBytes), compression: wire.None}
 	stop, err := d.start(ctx, replicaID, position)
 	if err != nil {
 		return err
@@ -58,7 +61,7 @@ func follow(ctx context.Context, opts *Options, replicaID uint32, position chang
 			return d.explain(ctx, err)
 		}
 		if first {
-			listening()
+			listening(d.compression)
 		}
 		bytes := 0
 		for i, e := range batch {
@@ -134,16 +137,30 @@ func (d *dump) config(ctx context.Context, replicaID uint32) (replication.Binlog
 		}
 	}
 	host, _ := os.Hostname()
+	dial := func(dialCtx context.Context, network, address string) (net.Conn, error) {
+		return d.dial(ctx, dialCtx, network, address)
+	}
+	if len(o.Compress) > 0 {
+		login := wire.Login{
+			Address: o.Address, User: o.User, Password: password, TLS: tlsConfig, ReadTimeout: o.ReadTimeout,
+			Attributes: map[string]string{"_client_role": "binary_log_listener"}, Dial: dial, Choose: d.choose,
+		}
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return wire.Open(ctx, login) }
+		tlsConfig = nil // it is in what wire opens
+	}
 	return replication.BinlogSyncerConfig{
 		ServerID: replicaID, Flavor: flavorName(o.Flavor), Host: o.Address, User: o.User, Password: password,
 		Localhost: host, RawModeEnabled: true, TLSConfig: tlsConfig, VerifyChecksum: true, DiscardGTIDSet: true,
 		DisableRetrySync: true, HeartbeatPeriod: o.HeartbeatPeriod, ReadTimeout: o.ReadTimeout,
 		Logger: slog.New(slog.DiscardHandler), EventCacheCount: 1, SynchronousEventHandler: d,
-		Option: d.greet,
-		Dialer: func(dialCtx context.Context, network, address string) (net.Conn, error) {
-			return d.dial(ctx, dialCtx, network, address)
-		},
+		Option: d.greet, Dialer: dial,
 	}, nil
+}
+
+// choose takes the best compression that the server offers.
+func (d *dump) choose(g wire.Greeting) (wire.Algorithm, error) {
+	d.compression, d.refused = wire.Choose(d.opts.Name, g, d.opts.Compress)
+	return d.compression, d.refused
 }
 
 // HandleEvent takes an event from the library's goroutine. A full queue lets the server wait, which greet has told to be

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"replicator/change"
+	"replicator/wire"
 )
 
 // Start is where reading begins: everything in Position has been read before, and Clock is the fold there.
@@ -46,6 +47,8 @@ type Hub struct {
 	live    bool // the shared reader's connection stands
 	subs    map[*Subscription]struct{}
 	failure error // of the last Run
+
+	compression wire.Algorithm // of its connection
 }
 
 // NewHub makes a hub that does not read yet.
@@ -82,20 +85,21 @@ func (h *Hub) Run(ctx context.Context, start Start, feed Feed) error {
 	shared := &sharedReader{hub: h, feed: feed}
 	t := newTailer(&h.opts, h.tables, start.Clock, shared)
 	defer t.close()
-	err := follow(ctx, &h.opts, h.opts.ReplicaID, start.Position, t, h.stats.add, func() {
-		h.opts.Logger.Info("binlog reader connected", zap.Stringer("position", start.Position))
-		h.connected(start.Position.Clone())
+	err := follow(ctx, &h.opts, h.opts.ReplicaID, start.Position, t, h.stats.add, func(compression wire.Algorithm) {
+		h.opts.Logger.Info("binlog reader connected", zap.Stringer("position", start.Position),
+			zap.String("compression", string(compression)))
+		h.connected(start.Position.Clone(), compression)
 	})
 	h.disconnected(err)
 	return err
 }
 
 // connected begins a new ring. Until then subscriptions read what the last connection brought.
-func (h *Hub) connected(base change.GTIDSet) {
+func (h *Hub) connected(base change.GTIDSet, compression wire.Algorithm) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ring.reset(base)
-	h.live, h.failure = true, nil
+	h.live, h.failure, h.compression = true, nil, compression
 	select {
 	case <-h.missed: // it is not missed any more
 	default:
@@ -167,7 +171,8 @@ func (h *Hub) publish(tx *change.Transaction, memory int64) {
 // Stats is what a status page shows of a hub.
 type Stats struct {
 	Connected     bool
-	Failure       error // why the shared reader ended last, nil while it runs
+	Failure       error          // why the shared reader ended last, nil while it runs
+	Compression   wire.Algorithm // of the shared reader's connection, or the one before; "" before the first
 	Events, Bytes uint64
 	Transactions  uint64
 	Local         uint64              // of Transactions
@@ -185,7 +190,7 @@ func (h *Hub) Stats() Stats {
 	s := h.stats.snapshot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Connected, s.Failure = h.live, h.failure
+	s.Connected, s.Failure, s.Compression = h.live, h.failure, h.compression
 	s.Subscriptions, s.Ring, s.RingBytes = len(h.subs), h.ring.len(), h.ring.memory
 	for sub := range h.subs {
 		if sub.private != nil {

@@ -11,6 +11,7 @@ import (
 
 	"replicator/change"
 	"replicator/image"
+	"replicator/wire"
 )
 
 // Options say which server a Hub reads and how. The zero value of a field marked optional means its default.
@@ -43,9 +44,11 @@ type Options struct {
 	// this process; and bounds how far an origin's commit time may stand above the server's own. Optional: unbounded.
 	MaxClockSkew    time.Duration
 	HeartbeatPeriod time.Duration // optional: 1 s
-	ReadTimeout     time.Duration // optional: 5 s; at least three heartbeats
+	ReadTimeout     time.Duration // optional: 5 s, with compression 20 s; at least three heartbeats
 	// Grace is how long a subscription waits for the shared reader before it opens a connection of its own.
 	Grace time.Duration // optional: 3 s
+	// Compress lists how the connection may be compressed, the best first; the server has to offer one. Optional: it is not.
+	Compress []wire.Algorithm
 	// Dial opens connections. Optional: TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -64,6 +67,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReadTimeout == 0 {
 		o.ReadTimeout = 5 * time.Second
+		if len(o.Compress) > 0 { // a server is silent while it compresses 16 MiB, at any speed it may have
+			o.ReadTimeout = 20 * time.Second
+		}
 	}
 	o.ReadTimeout = max(o.ReadTimeout, heartbeatsPerTimeout*o.HeartbeatPeriod)
 	if o.Grace == 0 {

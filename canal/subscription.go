@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"replicator/change"
+	"replicator/wire"
 )
 
 // Subscription is one link's view of a server's binlog: every transaction behind its start, once, in order, from the
@@ -230,7 +231,7 @@ func (s *Subscription) newPrivateReader(ctx context.Context) *privateReader {
 		defer stop()
 		t := newTailer(&h.opts, h.tables, start.Clock, p)
 		defer t.close()
-		p.txs.fail(follow(ctx, &h.opts, s.replicaID, start.Position, t, func(int, int) {}, func() {}))
+		p.txs.fail(follow(ctx, &h.opts, s.replicaID, start.Position, t, func(int, int) {}, func(wire.Algorithm) {}))
 	})
 	return p
 }

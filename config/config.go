@@ -52,7 +52,23 @@ type Server struct {
 	Contact   []string `yaml:"contact"`
 	Site      string   `yaml:"site"`
 	Own       bool     `yaml:"own"` // this process may apply to it
+	// Compress is how connections to the server are compressed; validation makes it that of Apply where none was given.
+	Compress Compression `yaml:"compress"`
 }
+
+// Compression says how connections to a server are compressed.
+type Compression string
+
+// What may be written. Best is the best that both ends speak: MariaDB has no zstd.
+const (
+	CompressOff  Compression = "false"
+	CompressBest Compression = "true"
+	CompressZlib Compression = "zlib"
+	CompressZstd Compression = "zstd"
+)
+
+// On reports whether there is compression. The zero value is off.
+func (c Compression) On() bool { return c != "" && c != CompressOff }
 
 // TLSMode says how a connection to a server is protected, as in MySQL's own clients.
 type TLSMode string
@@ -186,7 +202,7 @@ type Apply struct {
 	GroupRows         int           `yaml:"group_rows"`
 	GroupBytes        Size          `yaml:"group_bytes"`
 	GroupTime         time.Duration `yaml:"group_time"`
-	Compress          bool          `yaml:"compress"`
+	Compress          Compression   `yaml:"compress"` // of servers without a setting of their own
 }
 
 // Verify is the scheduled comparison; 0 is never.
@@ -225,7 +241,7 @@ func defaults() *Config {
 		HTTP:     HTTP{Listen: "127.0.0.1:8080", MaxLag: 30 * time.Second},
 		Apply: Apply{
 			Workers: 4, GroupTransactions: 1000, GroupRows: 20_000, GroupBytes: 4 << 20,
-			GroupTime: 50 * time.Millisecond,
+			GroupTime: 50 * time.Millisecond, Compress: CompressOff,
 		},
 		StateDir: "/var/lib/replicator",
 		Lease:    Lease{TTL: 10 * time.Second},

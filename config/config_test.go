@@ -110,7 +110,7 @@ conflict: {policy: server-priority, max_clock_skew: soon, index_limit: many, cha
 ddl: replicate
 on_error: retry
 http: {listen: "0.0.0.0:80", pprof: perhaps, password_hash: plain}
-apply: {workers: 8, group_bytes: 4MB}
+apply: {workers: few, group_bytes: 4MB}
 log: info
 lease: {ttl: 100ms}
 `), env())
@@ -254,4 +254,32 @@ func FuzzParse(f *testing.F) {
 			t.Fatal("an error without a text")
 		}
 	})
+}
+
+func TestCompressionOfServers(t *testing.T) {
+	const text = "mesh: m\nservers:\n  near: {endpoints: [a], user: r, password: x, compress: false}\n" +
+		"  far: {endpoints: [b], user: r, password: x, compress: zlib}\n  other: {endpoints: [c], user: r, password: x}\n"
+	for setting, want := range map[string]Compression{"": CompressOff, "apply: {compress: true}": CompressBest, "apply: {compress: zstd}": CompressZstd} {
+		c, err := Parse([]byte(text+setting), env())
+		require.NoError(t, err)
+		require.Equal(t, CompressOff, c.Server("near").Compress)
+		require.Equal(t, CompressZlib, c.Server("far").Compress)
+		require.Equal(t, want, c.Server("other").Compress)
+		require.Equal(t, want.On(), want != CompressOff)
+	}
+	_, err := Parse([]byte(strings.Replace(text, "zlib", "lz4", 1)+"apply: {compress: 9}"), env())
+	require.ErrorContains(t, err, `servers.far.compress: "lz4" is not known; remedy: write one of false, true, zlib, zstd`)
+	require.ErrorContains(t, err, `apply.compress: "9" is not known`)
+}
+
+func TestWorkersAreBounded(t *testing.T) {
+	servers := "mesh: m\nservers: {a: {endpoints: [\"a:1\"], user: u, password: p}, b: {endpoints: [\"b:1\"], user: u, password: p}}\n"
+	for workers, fits := range map[int]bool{0: false, 1: true, 64: true, 65: false} {
+		_, err := Parse(fmt.Appendf(nil, "%sapply: {workers: %d}\n", servers, workers), env())
+		if fits {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, "apply.workers")
+	}
 }

@@ -5,7 +5,6 @@ import "fmt"
 // refuseLater refuses what this version does not do: a setting that is accepted and ignored would be worse than none.
 // Values equal to the documented default are accepted.
 func (v *validator) refuseLater() {
-	d := defaults()
 	refuse := func(path string, used bool) {
 		if used {
 			v.problem(path, "leave it out", "not in this version")
@@ -20,7 +19,5 @@ func (v *validator) refuseLater() {
 	}
 	refuse("ddl", v.DDL == "replicate")
 	refuse("on_error", v.OnError == "set-aside")
-	refuse("apply.workers", v.Apply.Workers != d.Apply.Workers)
-	refuse("apply.compress", v.Apply.Compress)
 	refuse("verify.every", v.Verify.Every != 0)
 }

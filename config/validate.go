@@ -86,7 +86,17 @@ func (v *validator) validateServers() {
 		}
 		v.validateAccounts(path, s)
 		v.validateTLS(path+".tls", s.TLS)
+		if s.Compress == "" {
+			s.Compress = v.Apply.Compress
+		} else {
+			v.validateCompression(path+".compress", s.Compress)
+		}
 	}
+	v.validateCompression("apply.compress", v.Apply.Compress)
+}
+
+func (v *validator) validateCompression(path string, c Compression) {
+	v.oneOf(path, string(c), string(CompressOff), string(CompressBest), string(CompressZlib), string(CompressZstd))
 }
 
 // completeEndpoint adds the usual port where there is none.
@@ -277,6 +287,9 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// mostWorkers keeps the markers that groups under way hold and write well among those that are never trimmed.
+const mostWorkers = 64
+
 func (v *validator) validateLimits() {
 	atLeast := func(path string, value, least int64) {
 		if value < least {
@@ -290,6 +303,9 @@ func (v *validator) validateLimits() {
 	}
 	atLeast("conflict.index_limit", int64(v.Conflict.IndexLimit), 1000)
 	atLeast("apply.workers", int64(v.Apply.Workers), 1)
+	if v.Apply.Workers > mostWorkers {
+		v.problem("apply.workers", fmt.Sprintf("set it to %d or less", mostWorkers), "%d is too large", v.Apply.Workers)
+	}
 	atLeast("apply.group_transactions", int64(v.Apply.GroupTransactions), 1)
 	atLeast("apply.group_rows", int64(v.Apply.GroupRows), 1)
 	atLeast("apply.group_bytes", int64(v.Apply.GroupBytes), 1024)

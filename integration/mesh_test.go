@@ -73,7 +73,7 @@ type site struct {
 	direct string  // the program's way to the server in place of the proxy, or nothing
 
 	password string // that the configuration gives the program
-	own      string // "own: false" or nothing
+	own      string // more of its configuration: ", own: false", or nothing
 }
 
 // cluster is a mesh of real servers and the program that replicates between them.

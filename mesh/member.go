@@ -45,9 +45,14 @@ type profile struct {
 	login    server.Reader // how to reach the binlog, TLS included
 }
 
+// pooled is how many connections to a server everything but the links may use at once.
+const pooled = 16
+
 func newMember(m *Mesh, c *config.Server) (*member, error) {
 	log := m.log.Named("server").With(zap.String("server", c.Name))
-	s, err := server.Open(c, server.Options{Logger: log})
+	// Each link to the server keeps a connection for each of its workers.
+	sessions := (len(m.config.Servers) - 1) * m.config.Apply.Workers
+	s, err := server.Open(c, server.Options{Logger: log, Connections: pooled + sessions})
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +113,8 @@ func (m *member) learn(p *profile) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.known == nil {
-		m.log.Info("server is known", zap.Stringer("identity", p.identity.ID), zap.Stringer("version", p.info))
+		m.log.Info("server is known", zap.Stringer("identity", p.identity.ID), zap.Stringer("version", p.info),
+			zap.String("compression", string(m.server.Compression())))
 		close(m.ready)
 	}
 	m.known = p

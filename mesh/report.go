@@ -56,9 +56,25 @@ func (m *member) status(process string) ServerStatus {
 			s.Owner = &process
 		}
 	}
+	s.Compression = m.compression()
 	if m.index != nil {
 		size := m.index.Stats()
 		s.Index = &IndexStatus{Entries: int64(size.Entries), Bytes: int64(size.Bytes), Spilled: int64(size.Spilled)}
+	}
+	return s
+}
+
+// compression needs the lock.
+func (m *member) compression() (s CompressionStatus) {
+	if m.known == nil {
+		return s
+	}
+	s.Apply = new(string(m.server.Compression()))
+	if m.hub == nil {
+		return s
+	}
+	if reader := m.hub.Stats().Compression; reader != "" {
+		s.Reader = new(string(reader))
 	}
 	return s
 }

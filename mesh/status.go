@@ -70,8 +70,16 @@ type ServerStatus struct {
 	Owner            *string  `json:"owner"` // the process that applies to it
 	ClockSkewSeconds *float64 `json:"clock_skew_seconds"`
 	Error            *Fault   `json:"error"`
+	// Compression is what the connections use, not what is configured.
+	Compression CompressionStatus `json:"compression"`
 	// Index is the change index of a server that this process applies to; it grows while another server is away.
 	Index *IndexStatus `json:"index"`
+}
+
+// CompressionStatus is how the connections to a server are compressed: "none", "zlib" or "zstd".
+type CompressionStatus struct {
+	Reader *string `json:"reader"` // of the binlog
+	Apply  *string `json:"apply"`  // and all others
 }
 
 // IndexStatus is the size of a change index.

@@ -24,6 +24,7 @@ const (
 	errDuplicateKey = 1062
 	errMissingRow   = 1032
 	errDumpFailed   = 1236
+	errPlainRefused = 3922 // MySQL: the connection's compression is not in protocol_compression_algorithms
 )
 
 // classes gives the class of the servers' error numbers. What is not here is a row that the target refuses.
@@ -57,7 +58,7 @@ var classes = map[uint16]fault.Class{
 
 	errDumpFailed: fault.Purged, 1373: fault.Purged, 1789: fault.Purged,
 
-	1153: fault.Configuration, 1197: fault.Configuration, 1301: fault.Configuration, 1381: fault.Precondition,
+	errPlainRefused: fault.Configuration, 1153: fault.Configuration, 1197: fault.Configuration, 1301: fault.Configuration, 1381: fault.Precondition,
 	1785: fault.Precondition,
 
 	1064: fault.Bug, 1065: fault.Bug, 1149: fault.Bug, 1766: fault.Bug, 1782: fault.Bug, 1837: fault.Bug,
@@ -218,6 +219,9 @@ func remedy(class fault.Class, err error) string {
 	case fault.Identity:
 		return "the server lost transactions that others have: copy the data anew from a server that has them"
 	case fault.Configuration:
+		if isNumber(err, errPlainRefused) {
+			return "set compress of this server (servers.NAME.compress) to what its protocol_compression_algorithms lists"
+		}
 		return packetRemedy(err)
 	case fault.Row:
 		return "correct the row or the table on the target; then: replicator link resume"

@@ -98,7 +98,11 @@ func (k *connector) connect(ctx context.Context, i int, password string) (driver
 	// The timeout covers the handshake too: a paused server accepts connections and then stays silent.
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	base, err := mysql.NewConnector(k.driverConfig(i, password))
+	settings, err := k.driverConfig(i, password)
+	if err != nil {
+		return nil, err
+	}
+	base, err := mysql.NewConnector(settings)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +122,7 @@ func (k *connector) connect(ctx context.Context, i int, password string) (driver
 	return conn, nil
 }
 
-func (k *connector) driverConfig(i int, password string) *mysql.Config {
+func (k *connector) driverConfig(i int, password string) (*mysql.Config, error) {
 	c := mysql.NewConfig()
 	c.User, c.Passwd = k.account.User, password
 	c.Net, c.Addr = "tcp", k.server.Endpoints[i]
@@ -128,11 +132,17 @@ func (k *connector) driverConfig(i int, password string) *mysql.Config {
 	c.MaxAllowedPacket = 0 // the server's own: what it would refuse fails here with a clear error
 	c.ConnectionAttributes = "program_name:replicator"
 	c.DialFunc = k.dial
+	if k.server.Compress.On() {
+		c.DialFunc = k.dialCompressed
+		if err := c.Apply(mysql.EnableCompression(true)); err != nil {
+			return nil, err
+		}
+	}
 	c.Logger = driverLog{k.logger}
 	c.Params = map[string]string{
 		"time_zone": "'+00:00'", "sql_mode": sqlMode, "unique_checks": "1", "autocommit": "1",
 	}
-	return c
+	return c, nil
 }
 
 // dial opens a TCP connection that notices a dead peer within half a minute, idle or not.

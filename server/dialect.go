@@ -24,12 +24,22 @@ type Dialect interface {
 	Purged(ctx context.Context, q Querier) (change.GTIDSet, error)
 	// ApplySession prepares a connection for applying. Call it once for each connection.
 	ApplySession(ctx context.Context, q Querier, s Session) error
+	replay
+	checks
+}
+
+// replay is the part of a dialect that sends events in BINLOG statements.
+type replay interface {
 	// AfterFormat is the statement to send after a FORMAT_DESCRIPTION event was replayed, "" when there is none.
 	AfterFormat() string
+	// ReplayNames is the statement that sets the character sets in which BINLOG statements are cheapest to the server.
+	ReplayNames() string
+	// ReplayStored are two statements that take the place of a BINLOG statement with a literal: the first, to be prepared,
+	// keeps the base64 that is its parameter in the session, the second replays it and forgets it. "" where the server
+	// knows no such way.
+	ReplayStored() (store, replay string)
 	// CanReplay reports whether the account may run BINLOG statements.
 	CanReplay(ctx context.Context, q Querier) (bool, error)
-
-	checks
 }
 
 // checks is the part of a dialect that only the preflight checks use.

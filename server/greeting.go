@@ -1,16 +1,13 @@
 package server
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"fmt"
-	"io"
 	"net"
 	"strings"
 
 	"replicator/change"
 	"replicator/fault"
+	"replicator/wire"
 )
 
 // Greeting asks a server for its flavor and version without logging in: it says both in the first packet of every
@@ -28,7 +25,11 @@ func Greeting(ctx context.Context, endpoint string) (Info, error) {
 	if err := conn.SetReadDeadline(deadline); err != nil {
 		return Info{}, Fault(err, "connect to "+endpoint)
 	}
-	text, err := readGreeting(bufio.NewReader(conn))
+	greeting, err := wire.ReadGreeting(conn)
+	text := ""
+	if err == nil {
+		text, err = versionIn(greeting)
+	}
 	if err != nil {
 		return Info{}, Fault(err, "read the greeting of "+endpoint)
 	}
@@ -40,28 +41,15 @@ func Greeting(ctx context.Context, endpoint string) (Info, error) {
 	return info, err
 }
 
-// readGreeting returns the version text: after three bytes of length, a packet number and the protocol's version, up to a
-// zero byte.
-func readGreeting(r *bufio.Reader) (string, error) {
-	var header [5]byte
-	if _, err := io.ReadFull(r, header[:]); err != nil {
-		return "", err
+// versionIn returns the version that a greeting names.
+func versionIn(g wire.Greeting) (string, error) {
+	if text, ok := g.Version(); ok {
+		return text, nil
 	}
-	switch header[4] {
-	case 10:
-	case 0xff: // an error packet: number and text
-		rest := make([]byte, max(int(header[0])-1, 2))
-		if _, err := io.ReadFull(r, rest); err != nil {
-			return "", err
-		}
-		return "", fault.New(fault.Unavailable, "see what the server's log says", "the server refuses connections: %s", rest[2:])
-	default:
+	if g[0] != 0xff {
 		return "", fault.New(fault.Configuration, "name the address of a MySQL or MariaDB server",
-			"protocol version %d is none of these servers", header[4])
+			"protocol version %d is none of these servers", g[0])
 	}
-	text, err := r.ReadBytes(0)
-	if err != nil {
-		return "", fmt.Errorf("read version: %w", err)
-	}
-	return string(bytes.TrimSuffix(text, []byte{0})), nil
+	// An error packet: its mark, a number, the text.
+	return "", fault.New(fault.Unavailable, "see what the server's log says", "the server refuses connections: %s", g[min(3, len(g)):])
 }

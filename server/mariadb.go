@@ -50,4 +50,14 @@ func (d mariadb) ApplySession(ctx context.Context, q Querier, s Session) error {
 
 func (mariadb) AfterFormat() string { return "" }
 
+// ReplayNames: from binary, the server checks a string literal byte by byte for being utf8mb3; from latin1 it copies ASCII a
+// word at a time. Results and errors stay as they are.
+func (mariadb) ReplayNames() string { return "SET NAMES binary, character_set_client = latin1" }
+
+// ReplayStored uses the two fragments of BINLOG; the second stays empty. It must not be prepared: run again, a prepared
+// one takes the names of its variables from memory that is no longer theirs, and fails with error 1232.
+func (mariadb) ReplayStored() (store, replay string) {
+	return "SET @replicator_events = ?, @replicator_rest = ''", "BINLOG @replicator_events, @replicator_rest"
+}
+
 func (mariadb) CanReplay(ctx context.Context, q Querier) (bool, error) { return canReplay(ctx, q) }

@@ -39,6 +39,10 @@ func (d mysqlDialect) ApplySession(ctx context.Context, q Querier, s Session) er
 // with gtid_mode=ON the next transaction would fail with error 1782.
 func (mysqlDialect) AfterFormat() string { return "SET SESSION gtid_next = 'AUTOMATIC'" }
 
+func (mysqlDialect) ReplayNames() string { return "SET NAMES binary" }
+
+func (mysqlDialect) ReplayStored() (store, replay string) { return "", "" }
+
 func (mysqlDialect) CanReplay(ctx context.Context, q Querier) (bool, error) { return canReplay(ctx, q) }
 
 func binlogOff() error {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"replicator/config"
+	"replicator/wire"
 )
 
 // DialTimeout bounds connecting to an endpoint, login included, where Options do not say otherwise.
@@ -85,6 +86,7 @@ type Reader struct {
 	Password string
 	TLS      *tls.Config // nil: plain text
 	Dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	Compress []wire.Algorithm // that the connection may use, the best first; nil: none
 }
 
 // Reader returns the reader's account, its password read anew, at the endpoint that the pool reached last. Where the
@@ -100,7 +102,7 @@ func (s *Server) Reader(ctx context.Context) (Reader, error) {
 	}
 	r := Reader{
 		Host: address.host, Port: address.port, User: s.config.Reader.User, Password: password,
-		Dial: s.connector.dial,
+		Dial: s.connector.dial, Compress: readerCompression(s.config.Compress),
 	}
 	switch s.config.TLS.Mode {
 	case config.TLSDisabled:

@@ -123,6 +123,11 @@ func TestProbeAndDialect(t *testing.T) {
 			_, err = conn.ExecContext(ctx, statement)
 			require.NoError(t, err)
 		}
+		_, err = conn.ExecContext(ctx, d.ReplayNames())
+		require.NoError(t, err)
+		var results string
+		require.NoError(t, conn.QueryRowContext(ctx, "SELECT @@character_set_results").Scan(&results))
+		require.Equal(t, "binary", results)
 		replay, err := d.CanReplay(ctx, srv.DB())
 		require.NoError(t, err)
 		require.True(t, replay)
@@ -179,6 +184,27 @@ func TestTables(t *testing.T) {
 		none, err := server.OneTable(ctx, db, change.TableName{Database: "app", Table: "none"})
 		require.NoError(t, err)
 		require.Nil(t, none)
+
+		derived := map[string]bool{
+			"id INT PRIMARY KEY, a INT, KEY (a), UNIQUE (a)":     false,
+			"id INT PRIMARY KEY, t TEXT, KEY (t(10))":            false,
+			"id INT PRIMARY KEY, a INT, g INT AS (a) STORED":     true,
+			"id INT PRIMARY KEY, a INT, g INT AS (a) VIRTUAL":    true,
+			"id INT PRIMARY KEY, t TEXT, FULLTEXT KEY (t)":       true,
+			"id INT PRIMARY KEY, p POINT NOT NULL, SPATIAL (p)":  true,
+			"id INT PRIMARY KEY, a INT, KEY (a), KEY ((a + 1))":  true,
+			"id INT PRIMARY KEY, t TEXT, UNIQUE KEY (t) -- hash": true,
+		}
+		for columns, want := range derived {
+			if s.Flavor().MariaDB() && strings.Contains(columns, "((") || !s.Flavor().MariaDB() && strings.HasSuffix(columns, "hash") {
+				continue
+			}
+			exec(t, s.DB(), "CREATE TABLE app.derived ("+columns+"\n) ENGINE=InnoDB")
+			table, err := server.OneTable(ctx, db, change.TableName{Database: "app", Table: "derived"})
+			require.NoError(t, err)
+			require.Equal(t, want, table.Derived, columns)
+			exec(t, s.DB(), "DROP TABLE app.derived")
+		}
 	})
 }
 

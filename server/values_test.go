@@ -1,13 +1,11 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -148,15 +146,4 @@ func TestNormalType(t *testing.T) {
 	} {
 		require.Equal(t, c[2], normalType(Column{Type: c[0], DataType: c[1]}))
 	}
-}
-
-func FuzzReadGreeting(f *testing.F) {
-	f.Add("\x4a\x00\x00\x00\x0a9.7.4\x00rest")
-	f.Add("\x17\x00\x00\x00\xff\x10\x04Too many connections")
-	f.Fuzz(func(t *testing.T, raw string) {
-		text, err := readGreeting(bufio.NewReader(strings.NewReader(raw)))
-		if err == nil && strings.Contains(text, "\x00") {
-			t.Fatal("the version holds a zero byte")
-		}
-	})
 }
