@@ -33,9 +33,9 @@ func (l *Link) applyGroup(ctx context.Context, g *group) error {
 	defer func() { l.unchecked = false }()
 	lockFirst, explained, settlements := false, false, 0
 	for attempt := 1; ; attempt++ {
-		outcome, err := l.attempt(ctx, g, lockFirst)
+		r, err := l.attempt(ctx, g, course{session: l.session, last: l.seq, hold: l.seq, lockFirst: lockFirst, unchecked: l.unchecked})
 		if err == nil {
-			l.committed(g, outcome)
+			l.committed(g, r)
 			return nil
 		}
 		if err := l.undo(ctx, err); err != nil {
@@ -133,9 +133,9 @@ func (l *Link) undo(ctx context.Context, err error) error {
 
 // divide commits a group in two halves, and these again, until the transaction that meets a row in its way stands alone.
 func (l *Link) divide(ctx context.Context, g *group) error {
-	end, clock := l.position, l.clock
 	half := len(g.txs) / 2
-	first, second := &group{start: g.start, part: true}, &group{start: g.start.Clone(), part: true}
+	first := &group{start: g.start, clock: g.txs[half-1].Clock, part: true}
+	second := &group{start: g.start.Clone(), end: g.end, clock: g.clock, part: true}
 	for i, tx := range g.txs {
 		into := second
 		if i < half {
@@ -147,98 +147,123 @@ func (l *Link) divide(ctx context.Context, g *group) error {
 		into.since = g.read[i]
 		into.add(tx)
 	}
-	l.position, l.clock = second.start.Clone(), g.txs[half-1].Clock
+	first.end = second.start
 	if err := l.applyGroup(ctx, first); err != nil {
 		return err
 	}
-	l.covered() // others may wait for it
-	l.position, l.clock = end, clock
+	l.covered(first) // others may wait for it
 	return l.applyGroup(ctx, second)
 }
 
-func (l *Link) committed(g *group, o Outcome) {
+// committed takes notice of a commit.
+func (l *Link) committed(g *group, r result) {
+	l.seq = r.seq
 	for _, tx := range g.txs {
 		if len(tx.Log) > 0 || tx.Settles != "" {
 			l.opt.Recent.Note(tx)
 		}
 	}
-	l.marked, l.markedAt = time.Now(), l.clock.Time
+	l.marked, l.markedAt = time.Now(), g.clock.Time
 	s := l.opt.Stats
 	s.Groups.Add(1)
-	s.Transactions.Add(o.Transactions)
-	s.Rows.Add(o.Rows)
-	s.Lost.Add(o.Lost)
-	s.Superseded.Add(o.Superseded)
-	s.Overwritten.Add(o.Overwritten)
+	s.Transactions.Add(int64(len(g.txs)))
+	s.Rows.Add(r.Rows)
+	s.Lost.Add(r.Lost)
+	s.Superseded.Add(r.Superseded)
+	s.Overwritten.Add(r.Overwritten)
 	s.Seq.Store(l.seq)
 }
 
+// course says how an attempt goes.
+type course struct {
+	session   *session
+	last      uint64 // the number before that of the group's marker
+	hold      uint64 // a marker that is committed: as long as it is held, nobody else commits one but on top of it
+	lockFirst bool   // every row is locked and looked at before anything is decided
+	unchecked bool   // rows may stand without their parents
+	// turn waits, when everything is done but the COMMIT, until the group before has been committed; written is called when
+	// the group has all its locks. Both may be nil.
+	turn    func() error
+	written func()
+}
+
+// result is what a commit was.
+type result struct {
+	Outcome
+	seq uint64 // of its marker
+}
+
 // attempt carries the group out in one target transaction: marker first, then the rows, then the barrier, then COMMIT.
-// With lockFirst every row is locked and looked at before anything is decided; there is a second barrier behind the rows
-// if some of them were absent.
+// When the rows are locked first there is a second barrier behind them if some of them were absent.
 //
 // Safe under invariants 1, 2, 3, 4 and 5.
-func (l *Link) attempt(ctx context.Context, g *group, lockFirst bool) (Outcome, error) {
-	s := l.session
+func (l *Link) attempt(ctx context.Context, g *group, c course) (result, error) {
+	s := c.session
 	epoch := l.opt.Definitions.Epoch()
 	d, err := enlist(g.txs, l.opt.Registers)
 	if err != nil {
-		return Outcome{}, err
+		return result{}, err
 	}
 	if _, err := d.judge(l.opt.Index); err != nil {
-		return Outcome{}, err
+		return result{}, err
 	}
-	if !lockFirst {
+	if !c.lockFirst {
 		if careful, err := l.careful(ctx, g, d); err != nil || careful {
-			return Outcome{}, errors.Join(err, errLockFirst)
+			return result{}, errors.Join(err, errLockFirst)
 		}
 	}
 	if len(g.txs) > 0 {
 		if err := s.prepare(ctx, g.txs[0].Format); err != nil {
-			return Outcome{}, err
+			return result{}, err
 		}
 	}
-	if err := s.begin(ctx, lockFirst); err != nil {
-		return Outcome{}, err
+	if err := s.begin(ctx, c.lockFirst); err != nil {
+		return result{}, err
 	}
 	x := newExecution(d, l.opt.Registers, nil, nil)
-	if lockFirst { // it reads only: the marker is still the first thing in the binlog
-		if x, err = l.examine(ctx, g, d, epoch); err != nil {
-			return Outcome{}, err
+	if c.lockFirst { // it reads only: the marker is still the first thing in the binlog
+		if x, err = l.examine(ctx, s, g, d, epoch); err != nil {
+			return result{}, err
 		}
 		if err := d.leaveOut(); err != nil {
-			return Outcome{}, err
+			return result{}, err
 		}
 	}
-	seq, err := s.marker.Insert(ctx, s.conn, l.seq, l.position, l.clock, d.manifest, server.IsDuplicateKey)
+	seq, err := s.marker.Insert(ctx, s.conn, c.hold, c.last, g.end, g.clock, d.manifest, server.IsDuplicateKey)
 	if err != nil {
-		return Outcome{}, err
+		return result{}, err
 	}
-	if err := s.write(ctx, g.txs, x, l.unchecked); err != nil {
-		return Outcome{}, err
+	if err := s.write(ctx, g.txs, x, c.unchecked); err != nil {
+		return result{}, err
+	}
+	if c.written != nil {
+		c.written()
 	}
 	// Only now are the rows locked, those that were absent in any case: several transactions can hold the lock of one gap,
 	// and who deletes a row that is not there leaves no other lock behind.
-	if !lockFirst || x.present.appear() {
-		changed, err := l.barrier(ctx, d, epoch)
+	if !c.lockFirst || x.present.appear() {
+		changed, err := l.barrier(ctx, s, d, epoch)
 		if err != nil {
-			return Outcome{}, err
+			return result{}, err
 		}
 		if changed {
-			return Outcome{}, errLockFirst
+			return result{}, errLockFirst
 		}
 	}
-	if lockFirst {
+	if c.lockFirst {
 		if err := l.journal(ctx, x); err != nil {
-			return Outcome{}, err
+			return result{}, err
+		}
+	}
+	if c.turn != nil {
+		if err := c.turn(); err != nil {
+			return result{}, err
 		}
 	}
 	if err := s.commit(ctx); err != nil {
-		return Outcome{}, err
+		return result{}, err
 	}
-	l.seq = seq
-	x.outcome.Transactions = int64(len(g.txs))
-	return x.outcome, nil
+	return result{x.outcome, seq}, nil
 }
 
 // careful reports whether the group must be decided with its rows locked: somebody loses something, or rows may have
@@ -268,16 +293,16 @@ func (l *Link) careful(ctx context.Context, g *group, d *decisions) (bool, error
 }
 
 // examine locks every row of the group, waits at the barrier and decides.
-func (l *Link) examine(ctx context.Context, g *group, d *decisions, epoch uint64) (*execution, error) {
-	present, err := l.session.lock(ctx, g.txs)
+func (l *Link) examine(ctx context.Context, s *session, g *group, d *decisions, epoch uint64) (*execution, error) {
+	present, err := s.lock(ctx, g.txs)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.barrier(ctx, d, epoch); err != nil {
+	if _, err := l.barrier(ctx, s, d, epoch); err != nil {
 		return nil, err
 	}
-	x := newExecution(d, l.opt.Registers, present, newLosers(l.session))
-	x.reach, x.await = l.reach, l.awaitOthers
+	x := newExecution(d, l.opt.Registers, present, newLosers(s))
+	x.reach, x.await = func(ctx context.Context) error { return l.reach(ctx, s) }, l.awaitOthers
 	if len(g.txs) > 0 && !g.txs[0].Spooled {
 		err = x.losers.prepare(ctx, g.txs, d, present)
 	}
@@ -314,7 +339,7 @@ func (l *Link) probe(ctx context.Context, g *group) error {
 	if err := s.marker.Hold(ctx, l.seq); err != nil {
 		return err
 	}
-	x, err := l.examine(ctx, g, d, epoch)
+	x, err := l.examine(ctx, s, g, d, epoch)
 	if err == nil {
 		err = s.probe(ctx, g.txs[0], x, l.unchecked)
 	}
@@ -329,11 +354,11 @@ var errBarrier = errors.New("the tailer of the target is behind")
 
 // barrier waits until the owner's tailer has read everything that could have changed the rows now locked, and decides
 // again. A group without rows has nothing to wait for.
-func (l *Link) barrier(ctx context.Context, d *decisions, epoch uint64) (changed bool, err error) {
+func (l *Link) barrier(ctx context.Context, s *session, d *decisions, epoch uint64) (changed bool, err error) {
 	if len(d.verdicts) == 0 {
 		return false, nil
 	}
-	if err := l.reach(ctx); err != nil {
+	if err := l.reach(ctx, s); err != nil {
 		return false, err
 	}
 	if l.opt.Definitions.Epoch() != epoch {
@@ -343,8 +368,8 @@ func (l *Link) barrier(ctx context.Context, d *decisions, epoch uint64) (changed
 }
 
 // reach waits until the change index knows everything that is in the target's binlog now.
-func (l *Link) reach(ctx context.Context) error {
-	end, err := l.opt.Dialect.BinlogEnd(ctx, l.session.conn)
+func (l *Link) reach(ctx context.Context, s *session) error {
+	end, err := l.opt.Dialect.BinlogEnd(ctx, s.conn)
 	if err != nil {
 		return fmt.Errorf("read the end of the binlog: %w", err)
 	}

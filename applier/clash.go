@@ -160,7 +160,7 @@ func (w *settlement) unique(ctx context.Context, l *Link) error {
 		err = s.lockBelow(ctx, c, slices.Concat(holders, mine))
 	}
 	if err == nil {
-		err = l.reach(ctx)
+		err = l.reach(ctx, l.session)
 	}
 	if err == nil {
 		err = l.awaitOthers(c.tx.Stamp.Context)

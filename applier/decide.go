@@ -28,11 +28,10 @@ type decisions struct {
 
 // Outcome counts what a group's decisions did with its row changes.
 type Outcome struct {
-	Transactions int64
-	Rows         int64 // row changes of the source transactions
-	Lost         int64 // not applied: a concurrent version was newer
-	Superseded   int64 // not applied: a version made on top of it had arrived before
-	Overwritten  int64 // applied over a concurrent older version
+	Rows        int64 // row changes of the source transactions
+	Lost        int64 // not applied: a concurrent version was newer
+	Superseded  int64 // not applied: a version made on top of it had arrived before
+	Overwritten int64 // applied over a concurrent older version
 }
 
 // enlist makes a manifest of a group. The keys of a transaction in memory are collected; those of a spooled one are read

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -11,6 +12,9 @@ import (
 	"replicator/fault"
 	"replicator/server"
 )
+
+// askTimeout bounds a question about definitions: a server that is silent says nothing about it.
+const askTimeout = 20 * time.Second
 
 // Definitions are a target's tables as its links know them, read once and forgotten at every DDL in the target's binlog.
 type Definitions struct {
@@ -53,6 +57,8 @@ func (d *Definitions) Table(ctx context.Context, q server.Querier, name change.T
 	if known {
 		return t, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	t, err := server.OneTable(ctx, q, name)
 	if err != nil {
 		return nil, fmt.Errorf("read the definition of %s: %w", name, err)
@@ -96,6 +102,8 @@ func (l *Link) touched(ctx context.Context, s *change.Statement) (map[change.Tab
 	found := map[change.TableName]bool{}
 	for _, name := range s.Tables {
 		if name.Table == "*" {
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
 			tables, err := server.Tables(ctx, l.opt.Server.DB(), func(n change.TableName) bool {
 				return n.Database == name.Database && l.opt.Match(n)
 			})

@@ -29,7 +29,9 @@ func (d *Definitions) References(ctx context.Context, q server.Querier, parent c
 	if known {
 		return found, nil
 	}
-	children, err := server.Referencing(ctx, q, parent)
+	asked, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	children, err := server.Referencing(asked, q, parent)
 	if err != nil {
 		return nil, err
 	}

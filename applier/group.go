@@ -3,9 +3,12 @@ package applier
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"replicator/change"
+	"replicator/fault"
 )
 
 // Stream gives a source's transactions in binlog order. canal.Subscription is one.
@@ -33,12 +36,30 @@ type group struct {
 	bytes int64
 	moved bool // something was read, be it only what needs no marker by itself
 	part  bool // of a greater group that was divided
+	// definition is a DDL statement, which stands alone: everything before it must have been committed.
+	definition *change.Transaction
+	// end is the position behind the group, and clock the source's there.
+	end   change.GTIDSet
+	clock change.Clock
 	// start is the position before the group, and read[i] are the GTIDs since then or since the transaction before, up to
 	// and including that of txs[i]: where the group can be divided.
 	start change.GTIDSet
 	read  [][]change.GTID
 	since []change.GTID
+	// What the scheduler has found out about it.
+	special tribool
+	claims  []claim // before it begins
+	behind  uint64  // the task that it must wait for
 }
+
+// tribool is a fact that is looked up when it is needed.
+type tribool uint8
+
+const (
+	unknown tribool = iota
+	no
+	yes
+)
 
 func (g *group) full(l Limits) bool {
 	return len(g.txs) >= l.Transactions || g.rows >= l.Rows || g.bytes >= l.Bytes
@@ -58,63 +79,152 @@ func (g *group) add(tx *change.Transaction) {
 	g.bytes += tx.Bytes
 }
 
-// collect reads what is waiting, up to the limits, and advances the link's position over it. It returns an empty group
-// when the source stays silent for idle.
-func (l *Link) collect(ctx context.Context, idle time.Duration) (*group, error) {
-	g := &group{start: l.position.Clone()}
+// collector makes groups of what a source's stream gives. It is used by one goroutine.
+type collector struct {
+	opt      Options
+	stream   Stream
+	position change.GTIDSet // covered by what has been read
+	clock    change.Clock   // of the source, at position
+	held     *change.Transaction
+	patience patience
+	// busy says that something was read that has not been handed over, or may be waiting.
+	busy atomic.Bool
+	// quiet gets a value when the source has nothing more to give.
+	quiet chan struct{}
+}
+
+// collect reads what is waiting, up to the limits, and advances the position over it. It returns an empty group when the
+// source stays silent for idle.
+func (c *collector) collect(ctx context.Context, idle time.Duration) (*group, error) {
+	g := &group{start: c.position.Clone()}
+	err := c.fill(ctx, g, idle)
+	g.end, g.clock = c.position.Clone(), c.clock
+	return g, err
+}
+
+func (c *collector) fill(ctx context.Context, g *group, idle time.Duration) error {
 	var deadline time.Time
 	for {
-		tx := l.held
-		l.held = nil
+		tx := c.held
+		c.held = nil
 		if tx == nil {
-			if g.moved && !l.stream.Waiting() {
-				return g, nil
+			if g.moved && !c.stream.Waiting() {
+				return nil
+			}
+			if !g.moved && !c.stream.Waiting() {
+				c.busy.Store(false)
+				select {
+				case c.quiet <- struct{}{}:
+				default:
+				}
 			}
 			wait, cancel := context.WithTimeout(ctx, idle)
-			next, err := l.stream.Next(wait)
+			next, err := c.stream.Next(wait)
 			expired := wait.Err() != nil && ctx.Err() == nil
 			cancel()
 			switch {
 			case err != nil && expired && errors.Is(err, context.DeadlineExceeded):
-				return g, nil
+				return nil
 			case err != nil:
-				return nil, err
+				return err
 			}
 			tx = next
 		}
-		if err := l.checkTime(tx); err != nil {
-			return nil, err
+		c.busy.Store(true)
+		if err := c.checkTime(tx); err != nil {
+			return err
 		}
-		if tx.Kind == change.Local && l.early(tx) {
-			l.held = tx
-			if len(g.txs) > 0 || g.moved {
-				return g, nil
+		if tx.Kind == change.Local && c.early(tx) {
+			c.held = tx
+			if g.moved {
+				return nil
 			}
-			l.opt.Stats.Behind.Store(tx.Committed.UnixMicro())
-			return g, l.patience.wait(ctx, tx.Stamp.Context)
+			c.opt.Stats.Behind.Store(tx.Committed.UnixMicro())
+			return c.patience.wait(ctx, tx.Stamp.Context)
 		}
-		barrier := tx.Kind == change.Definition
-		if (barrier && len(g.txs) > 0) || (tx.Kind == change.Local && !g.fits(tx)) {
-			l.held = tx
-			return g, nil
-		}
-		if barrier {
-			if err := l.definition(ctx, tx); err != nil {
-				return nil, err
-			}
+		if (tx.Kind == change.Definition && g.moved) || (tx.Kind == change.Local && !g.fits(tx)) {
+			c.held = tx
+			return nil
 		}
 		if !g.moved {
 			g.moved = true
-			deadline = time.Now().Add(l.opt.Limits.Time)
+			deadline = time.Now().Add(c.opt.Limits.Time)
 		}
-		l.position.Add(tx.GTID)
+		c.position.Add(tx.GTID)
 		g.since = append(g.since, tx.GTID)
-		l.clock = tx.Clock
+		c.clock = tx.Clock
+		if tx.Kind == change.Definition {
+			g.definition = tx
+			return nil
+		}
 		if tx.Kind == change.Local {
 			g.add(tx)
 		}
-		if g.full(l.opt.Limits) || tx.Spooled || time.Now().After(deadline) {
-			return g, nil
+		if g.full(c.opt.Limits) || tx.Spooled || time.Now().After(deadline) {
+			return nil
 		}
 	}
+}
+
+// intake runs a collector beside those who use its groups.
+type intake struct {
+	groups chan collected
+	wanted chan struct{}
+	ended  chan struct{}
+	asked  bool
+}
+
+type collected struct {
+	group *group
+	err   error
+}
+
+// start begins to collect when it is asked to. It ends with the context, or when the stream fails.
+func (c *collector) start(ctx context.Context) *intake {
+	i := &intake{groups: make(chan collected, 1), wanted: make(chan struct{}, 1), ended: make(chan struct{})}
+	go func() {
+		defer close(i.ended)
+		for {
+			select {
+			case <-i.wanted:
+			case <-ctx.Done():
+				return
+			}
+			g, err := c.collect(ctx, idleTick)
+			i.groups <- collected{g, err}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return i
+}
+
+// ask wants one more group, unless one is wanted already. What waits until then becomes part of it.
+func (i *intake) ask() {
+	if !i.asked {
+		i.asked = true
+		i.wanted <- struct{}{}
+	}
+}
+
+// wait returns when collecting has ended.
+func (i *intake) wait() { <-i.ended }
+
+// checkTime stops a source whose clock runs ahead: its changes would win over everything.
+func (c *collector) checkTime(tx *change.Transaction) error {
+	ahead := time.Until(tx.Committed)
+	if ahead <= c.opt.MaxClockSkew || tx.Committed.IsZero() {
+		return nil
+	}
+	source, target := c.opt.Source, c.opt.Target
+	return fault.New(fault.ClockSkew,
+		fmt.Sprintf("set the clock of %s right (or that of this host), then `replicator link resume %s %s`", source, source, target),
+		"%s committed %s at %s, %s ahead of this host's clock; max_clock_skew is %s",
+		source, tx.GTID, tx.Committed.UTC().Format(time.RFC3339Nano), ahead.Round(time.Millisecond), c.opt.MaxClockSkew)
+}
+
+// early reports whether a transaction must wait: what it adds to columns must be added to what it was made on.
+func (c *collector) early(tx *change.Transaction) bool {
+	return len(c.opt.Index.Lacks(tx.Stamp.Context)) > 0 && c.opt.Registers.adds(tx)
 }

@@ -50,6 +50,7 @@ type Options struct {
 	Working        func(source change.ServerID) bool // whether the link from there to the target brings changes now
 	Subscribe      func(position change.GTIDSet, clock change.Clock) Stream
 	Limits         Limits
+	Workers        int           // how many groups are carried out at once, at most; 0 is 1
 	Halt           bool          // stop at any DDL on a replicated table, not only at what would diverge
 	Pass           change.GTID   // a DDL that a person has seen to: it is passed over once
 	MaxClockSkew   time.Duration // how far a source's commit times may run ahead of this process's clock
@@ -101,15 +102,12 @@ func (s *Stats) Running() bool { return s.running.Load() }
 type Link struct {
 	opt       Options
 	log       *zap.Logger
-	stream    Stream
 	session   *session
-	seq       uint64
+	collector *collector
+	seq       uint64           // of the newest marker
 	before    checkpoint.Owner // who committed the newest marker when this run began
-	position  change.GTIDSet   // covered by what has been read
-	clock     change.Clock     // of the source, at position
 	marked    time.Time        // of the last marker
 	markedAt  change.Time      // the source's clock at the last marker
-	held      *change.Transaction
 	stopped   change.GTID
 	late      checkpoint.Owner
 	bo        *backoff.ExponentialBackOff
@@ -136,31 +134,78 @@ const idleTick = time.Second
 // the next run.
 func (l *Link) Run(ctx context.Context) error {
 	defer l.opt.Stats.running.Store(false)
-	if err := l.open(ctx); err != nil {
+	stream, err := l.open(ctx)
+	if err != nil {
 		return err
 	}
 	defer l.session.close()
-	defer l.stream.Close()
+	defer stream.Close()
 	l.opt.Stats.running.Store(true)
 	if l.opt.Started != nil {
 		l.opt.Started()
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	intake := l.collector.start(ctx)
+	s := newScheduler(l)
+	err = l.run(ctx, intake, s)
+	cancel()
+	intake.wait()
+	s.close()
+	return err
+}
+
+// run lets groups in while there is room for them.
+func (l *Link) run(ctx context.Context, intake *intake, s *scheduler) error {
+	tick := time.NewTicker(idleTick)
+	defer tick.Stop()
+	var broken error // the source gives no more
 	for {
-		g, err := l.collect(ctx, idleTick)
-		if err != nil {
-			return fmt.Errorf("read %s: %w", l.opt.Source, err)
-		}
-		if err := l.advance(ctx, g); err != nil {
+		if err := s.advance(ctx); err != nil {
 			return err
+		}
+		if s.idle() {
+			if broken != nil {
+				return broken
+			}
+			if !l.collector.busy.Load() {
+				l.opt.Stats.Behind.Store(0)
+			}
+		}
+		if broken == nil && s.wants() {
+			intake.ask()
+		}
+		var stalled <-chan time.Time
+		if at := s.stalled(); !at.IsZero() {
+			stalled = time.After(time.Until(at))
+		}
+		select {
+		case r := <-s.reports:
+			s.note(r)
+		case got := <-intake.groups:
+			intake.asked = false
+			if got.err != nil {
+				broken = fmt.Errorf("read %s: %w", l.opt.Source, got.err)
+				continue
+			}
+			s.add(got.group)
+		case <-l.collector.quiet:
+		case <-stalled:
+			s.clear()
+		case <-tick.C:
+			if err := s.keepAlive(ctx); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
 
 // open takes the target over: the newest marker is where this run begins.
-func (l *Link) open(ctx context.Context) error {
+func (l *Link) open(ctx context.Context) (Stream, error) {
 	s, err := openSession(ctx, l.opt)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l.session = s
 	state, err := checkpoint.Begin(ctx, s.conn, l.opt.Owner, l.opt.Identity)
@@ -169,14 +214,19 @@ func (l *Link) open(ctx context.Context) error {
 	}
 	if err != nil {
 		s.close()
-		return l.targetFault(err, "read the checkpoint")
+		return nil, l.targetFault(err, "read the checkpoint")
 	}
-	l.seq, l.position, l.clock, l.before = state.Seq, state.Position, state.Clock, state.Owner
-	l.marked, l.markedAt = time.Now(), l.clock.Time
-	l.covered()
+	l.seq, l.before = state.Seq, state.Owner
+	l.marked, l.markedAt = time.Now(), state.Clock.Time
+	l.covered(&group{end: state.Position, clock: state.Clock})
+	l.opt.Stats.Behind.Store(0)
 	l.patience = newPatience(l.opt)
-	l.stream = l.opt.Subscribe(l.position.Clone(), l.clock)
-	return nil
+	stream := l.opt.Subscribe(state.Position.Clone(), state.Clock)
+	l.collector = &collector{
+		opt: l.opt, stream: stream, position: state.Position.Clone(), clock: state.Clock, patience: newPatience(l.opt),
+		quiet: make(chan struct{}, 1),
+	}
+	return stream, nil
 }
 
 // mayTakeOver keeps a process that has been fenced off from taking the target back while the other one works.
@@ -194,40 +244,40 @@ func (l *Link) mayTakeOver(ctx context.Context, state checkpoint.State) error {
 	return nil
 }
 
-// covered tells the index and the figures what the target now has of the source.
-func (l *Link) covered() {
-	l.opt.Index.Applied(l.opt.Identity.ID, l.clock)
-	position := l.position.String()
+// covered tells the index and the figures that the target now has the source up to the end of a group.
+func (l *Link) covered(g *group) {
+	l.opt.Index.Applied(l.opt.Identity.ID, g.clock)
+	position := g.end.String()
 	l.opt.Stats.position.Store(&position)
 	l.opt.Stats.Seq.Store(l.seq)
-	if l.held == nil && (l.stream == nil || !l.stream.Waiting()) {
-		l.opt.Stats.Behind.Store(0)
-	}
 }
 
-// advance brings the target up to the link's position: by the group's rows, or by a marker of its own when one is due.
+// advance brings the target up to the end of a group: by its rows, or by a marker of its own when one is due. Nothing else
+// is under way.
 func (l *Link) advance(ctx context.Context, g *group) error {
+	if g.definition != nil {
+		if err := l.definition(ctx, g.definition); err != nil {
+			return err
+		}
+	}
 	if len(g.txs) > 0 {
 		l.opt.Stats.Behind.Store(g.txs[0].Committed.UnixMicro())
 		if err := l.applyGroup(ctx, g); err != nil {
 			return err
 		}
-		l.covered()
+		l.covered(g)
 		return nil
 	}
 	if g.moved {
-		l.covered()
+		l.covered(g)
 	}
 	// A source that is only kept up, or that only receives, causes no marker by itself: its position is saved now and then.
-	due := time.Since(l.marked) >= l.opt.ProgressEvery && l.clock.Time > l.markedAt
-	if due || l.opt.Pass != (change.GTID{}) {
-		if err := l.applyGroup(ctx, g); err != nil {
-			return err
-		}
-		l.opt.Pass = change.GTID{}
+	due := time.Since(l.marked) >= l.opt.ProgressEvery && g.clock.Time > l.markedAt
+	passed := g.definition != nil && g.definition.GTID == l.opt.Pass // nobody is to be asked about it again
+	if !due && !passed {
 		return nil
 	}
-	return l.session.keepAlive(ctx)
+	return l.applyGroup(ctx, g)
 }
 
 // fenced finds out who has committed the number that this link was about to take.
@@ -245,18 +295,6 @@ func (l *Link) fenced(ctx context.Context) error {
 		return fault.New(fault.Unavailable, "wait: it is tried again", "a commit on %s arrived late", l.opt.Target)
 	}
 	return checkpoint.Fence(l.opt.Target)
-}
-
-// checkTime stops a source whose clock runs ahead: its changes would win over everything.
-func (l *Link) checkTime(tx *change.Transaction) error {
-	ahead := time.Until(tx.Committed)
-	if ahead <= l.opt.MaxClockSkew || tx.Committed.IsZero() {
-		return nil
-	}
-	return fault.New(fault.ClockSkew,
-		fmt.Sprintf("set the clock of %s right (or that of this host), then `replicator link resume %s %s`", l.opt.Source, l.opt.Source, l.opt.Target),
-		"%s committed %s at %s, %s ahead of this host's clock; max_clock_skew is %s",
-		l.opt.Source, tx.GTID, tx.Committed.UTC().Format(time.RFC3339Nano), ahead.Round(time.Millisecond), l.opt.MaxClockSkew)
 }
 
 // targetFault gives an error of the target's session its class and remedy.

@@ -39,7 +39,7 @@ func (w *settlement) parent(ctx context.Context, l *Link) error {
 	if err := s.lockBelow(ctx, c, mine); err != nil {
 		return err
 	}
-	if err := l.reach(ctx); err != nil {
+	if err := l.reach(ctx, l.session); err != nil {
 		return err
 	}
 	if applies, err := w.applies(); err != nil || !applies {
@@ -170,7 +170,7 @@ func (w *settlement) child(ctx context.Context, l *Link) error {
 	// They are looked for twice: the barrier makes known what has changed those that are locked the first time.
 	_, err := s.orphans(ctx, c.tx.Stamp, c.parents, family{unseen: c.unseen, kept: c.kept})
 	if err == nil {
-		err = l.reach(ctx)
+		err = l.reach(ctx, l.session)
 	}
 	if err == nil {
 		err = l.awaitOthers(c.tx.Stamp.Context)

@@ -46,11 +46,6 @@ func (p *patience) missing(c change.Context) []change.ServerID {
 	return slices.DeleteFunc(lacking, func(id change.ServerID) bool { return p.givenUp[id] || !p.working(id) })
 }
 
-// early reports whether a transaction must wait: what it adds to columns must be added to what it was made on.
-func (l *Link) early(tx *change.Transaction) bool {
-	return len(l.opt.Index.Lacks(tx.Stamp.Context)) > 0 && l.opt.Registers.adds(tx)
-}
-
 // explain waits for what may explain why a group meets a conflict; it reports whether there was anything to wait for.
 func (l *Link) explain(ctx context.Context, g *group) (bool, error) {
 	if len(g.txs) == 0 {

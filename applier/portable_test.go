@@ -245,10 +245,24 @@ func writerMany(t *testing.T, s *sandbox.Server, path string) {
 	if n := len(count.statements); n > 40 {
 		t.Errorf("%d statements for %d rows", n, 2*rows)
 	}
+	_, replay := dialect.ReplayStored()
+	most, stored := batchBytes, 0
+	if path == Replay && replay == "" {
+		most = mostBytes
+	}
 	for _, q := range count.statements {
-		if len(q) > batchBytes+statementRoom {
+		if len(q) > most+statementRoom {
 			t.Errorf("a statement has %d bytes", len(q))
 		}
+		if q == replay {
+			stored++
+		}
+	}
+	if path == Replay && replay != "" && stored < 2 {
+		t.Errorf("%d of %d statements replay what is stored", stored, len(count.statements))
+	}
+	if r, ok := w.(*replayWriter); ok && (r.limit != batchBytes || cap(r.text) > 2*batchBytes) {
+		t.Errorf("after the end, the next statement is of %d bytes, and %d are kept", r.limit, cap(r.text))
 	}
 }
 

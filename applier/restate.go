@@ -25,7 +25,7 @@ func (w *settlement) stand(ctx context.Context, l *Link) error {
 	}
 	mine, err := s.rows(ctx, plan, [][]image.Value{values})
 	if err == nil {
-		err = l.reach(ctx)
+		err = l.reach(ctx, l.session)
 	}
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (w *settlement) whole(ctx context.Context, l *Link) error {
 	}
 	mine, err := s.rows(ctx, plan, [][]image.Value{named})
 	if err == nil {
-		err = l.reach(ctx)
+		err = l.reach(ctx, l.session)
 	}
 	if err != nil {
 		return err

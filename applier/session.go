@@ -34,6 +34,8 @@ type session struct {
 }
 
 func openSession(ctx context.Context, opt Options) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	conn, err := opt.Server.DB().Conn(ctx)
 	if err != nil {
 		return nil, server.Fault(err, "connect to "+opt.Target)
@@ -67,9 +69,9 @@ func (s *session) setUp(ctx context.Context) error {
 }
 
 // The character sets that statements are sent in. A server looks at each byte of a text in utf8mb4, a megabyte of base64
-// included; it does not in binary.
+// included; for replay the dialect knows those in which it does not.
 const (
-	namesReplay   = "binary"
+	namesReplay   = "replay"
 	namesPortable = "utf8mb4"
 )
 
@@ -82,8 +84,12 @@ func (s *session) speak(ctx context.Context, names string) error {
 		return err
 	}
 	s.names = ""
-	if _, err := s.conn.ExecContext(ctx, "SET NAMES "+names); err != nil {
-		return fmt.Errorf("set names %s: %w", names, err)
+	statement := "SET NAMES " + names
+	if names == namesReplay {
+		statement = s.opt.Dialect.ReplayNames()
+	}
+	if _, err := s.conn.ExecContext(ctx, statement); err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
 	}
 	s.names = names
 	return nil
@@ -101,19 +107,24 @@ func (s *session) ownTime(ctx context.Context) error {
 	return nil
 }
 
-// writerFor returns the writer of a table's path.
-func (s *session) writerFor(ctx context.Context, t *change.Table) (w writer, names string, err error) {
+// way is how the rows of a table are written.
+type way struct {
+	writer writer
+	names  string // the character set of its statements
+	byKey  bool   // see rowChanges
+}
+
+// wayOf returns the way of a table's path.
+func (s *session) wayOf(ctx context.Context, t *change.Table) (way, error) {
+	sql := way{writer: s.portable, names: namesPortable}
 	if t.Settles != "" {
-		return s.portable, namesPortable, nil
+		return sql, nil
 	}
 	route, err := s.routing.route(ctx, s.opt.Server.DB(), t)
-	if err != nil {
-		return nil, "", err
+	if err != nil || !route.replay {
+		return sql, err
 	}
-	if route.replay {
-		return s.replay, namesReplay, nil
-	}
-	return s.portable, namesPortable, nil
+	return way{writer: s.replay, names: namesReplay, byKey: !route.target.Derived}, nil
 }
 
 func (s *session) targetTable(ctx context.Context, name change.TableName) (*server.Table, error) {
@@ -139,6 +150,9 @@ func (s *session) automatic(ctx context.Context, t *change.Table) ([]bool, error
 func (s *session) close() {
 	if s.marker != nil && !s.broken {
 		_ = s.marker.Close() // the connection ends anyway
+	}
+	if s.replay != nil && !s.broken {
+		s.replay.close()
 	}
 	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn }) // ends the connection instead of returning it
 	_ = s.conn.Close()
@@ -232,17 +246,17 @@ func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execu
 			if err != nil || (!asIs && len(ops) == 0) {
 				return err
 			}
-			w, names, err := s.writerFor(ctx, ev.Table)
+			w, err := s.wayOf(ctx, ev.Table)
 			if err != nil {
 				return err
 			}
-			if last != w {
+			if last != w.writer {
 				if err := flush(ctx, last); err != nil {
 					return err
 				}
 			}
-			last = w
-			if err := s.speak(ctx, names); err != nil {
+			last = w.writer
+			if err := s.speak(ctx, w.names); err != nil {
 				return err
 			}
 			if asIs {
@@ -251,7 +265,7 @@ func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execu
 			if unchecked {
 				ev = withoutChecks(ev)
 			}
-			return w.write(ctx, rowChanges{Event: ev, Format: tx.Format, Ops: ops})
+			return w.writer.write(ctx, rowChanges{Event: ev, Format: tx.Format, Ops: ops, ByKey: w.byKey})
 		})
 		if err != nil {
 			return err

@@ -67,6 +67,9 @@ func apply(t testing.TB, target *sandbox.Server, log imagetest.Log, path string,
 	var w writer
 	tables := targetTables(conn)
 	if path == Replay {
+		if _, err := conn.ExecContext(ctx, dialect.ReplayNames()); err != nil {
+			return err
+		}
 		r := newReplayWriter(conn, dialect, testPacket)
 		r.ahead = true
 		if err := r.prepare(ctx, log.Format); err != nil {
@@ -81,6 +84,7 @@ func apply(t testing.TB, target *sandbox.Server, log imagetest.Log, path string,
 		t.Fatal(err)
 	}
 	for _, ev := range log.Events {
+		byKey := false
 		if path == Replay {
 			target, err := tables(ctx, ev.Table.Name)
 			if err != nil {
@@ -89,8 +93,9 @@ func apply(t testing.TB, target *sandbox.Server, log imagetest.Log, path string,
 			if ok, reason := dml.SameLayout(ev.Table, target); !ok {
 				return fmt.Errorf("not replayable: %s", reason)
 			}
+			byKey = !target.Derived
 		}
-		if err := w.write(ctx, rowChanges{Event: ev, Format: log.Format}); err != nil {
+		if err := w.write(ctx, rowChanges{Event: ev, Format: log.Format, ByKey: byKey}); err != nil {
 			return err
 		}
 	}

@@ -31,8 +31,8 @@ const (
 	hasContext
 )
 
-// chunkBytes is the size at which a manifest continues in a further row.
-const chunkBytes = 1 << 20
+// PieceBytes is the size at which a manifest continues in a further row.
+const PieceBytes = 1 << 20
 
 // Entry is a source transaction as it is written into a manifest.
 type Entry struct {
@@ -58,7 +58,7 @@ func EncodeManifest(entries []Entry, emit func(piece []byte) error) error {
 		err := e.Keys(func(k change.Key) error {
 			b = append(b, k[:]...)
 			count++
-			if len(b) < chunkBytes {
+			if len(b) < PieceBytes {
 				return nil
 			}
 			full := b

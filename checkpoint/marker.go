@@ -112,16 +112,18 @@ func NewWriter(ctx context.Context, conn *sql.Conn, source change.ServerID, owne
 // commit whose answer was lost has arrived. Read Latest to tell the two apart.
 var ErrFenced = errors.New("the marker's predecessor is gone or its number is taken")
 
-// Insert writes the markers of one commit behind predecessor last, as the first statements of the open transaction of
-// conn, and returns the number of the newest. isDuplicate tells a duplicate key from other errors.
+// Insert writes the markers of one commit behind number last, as the first statements of the open transaction of conn, and
+// returns the number of the newest. hold is a marker that is committed: last itself, or, of a group that is committed
+// behind others under way, one before it. isDuplicate tells a duplicate key from other errors.
 //
-// Safe under invariant 6: the predecessor's lock is shared with parallel groups and held until the transaction ends, and
-// nothing else can take the next number. One INSERT … SELECT would say the same, but the servers put its result, manifest
+// Safe under invariant 6: the lock of the held marker is shared with parallel groups and lasts until the transaction ends,
+// and nothing else can take the next number. A group that is not the next commits when all before it have: whoever has
+// taken the number of one of these keeps that from happening. One INSERT … SELECT would say the same, but the servers put its result, manifest
 // included, into a temporary table first: ten milliseconds a group.
-func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, last uint64, position change.GTIDSet, clock change.Clock,
+func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, hold, last uint64, position change.GTIDSet, clock change.Clock,
 	manifest []Entry, isDuplicate func(error) bool,
 ) (uint64, error) {
-	if err := w.Hold(ctx, last); err != nil {
+	if err := w.Hold(ctx, hold); err != nil {
 		return 0, err
 	}
 	pos, clk := []byte(position.String()), clock.AppendBinary(nil)

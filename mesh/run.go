@@ -117,6 +117,7 @@ func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
 			Transactions: c.Apply.GroupTransactions, Rows: int64(c.Apply.GroupRows), Bytes: int64(c.Apply.GroupBytes),
 			Time: c.Apply.GroupTime,
 		},
+		Workers:      c.Apply.Workers,
 		LogsCascades: source.logsCascades(), CascadesLogged: o.mesh.logsCascades(),
 		Halt: c.DDL == "halt", Pass: pass, Fenced: fenced, Tolerated: late,
 		MaxClockSkew: c.Conflict.MaxClockSkew, SessionWait: c.Lease.TTL,
@@ -216,7 +217,7 @@ func (m *member) hubOptions(p *profile) canal.Options {
 	c := m.mesh.config
 	return canal.Options{
 		Name: m.config.Name, Address: m.server.Endpoint(), User: m.config.Reader.User, Password: m.config.Reader.Password,
-		TLS: p.login.TLS, Dial: p.login.Dial,
+		TLS: p.login.TLS, Dial: p.login.Dial, Compress: p.login.Compress,
 		Flavor: p.info.Flavor, Identity: p.identity.ID, Match: c.Tables.Matches,
 		Weigher: server.NewWeigher(m.server.DB(), p.info.Flavor), Logger: m.log.Named("canal"),
 		RingBytes: max(ringBytes/int64(len(m.mesh.members)), leastRing),
