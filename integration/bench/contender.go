@@ -21,55 +21,61 @@ import (
 	"replicator/sandbox"
 )
 
-// nativeReplica is the servers' own replication.
-type nativeReplica struct {
-	server, source *sandbox.Server
-	workers        int
+// nativeReplicas are the servers' own replication: one source, and each target a replica of it.
+type nativeReplicas struct {
+	source  *sandbox.Server
+	servers []*sandbox.Server
+	workers int // of each
 }
 
-func (n *nativeReplica) name() string {
+func (n *nativeReplicas) name() string {
 	if n.workers == 0 {
 		return "native, one thread"
 	}
 	return fmt.Sprintf("native, %d workers", n.workers)
 }
 
-func (n *nativeReplica) native() bool { return true }
+func (n *nativeReplicas) native() bool { return true }
 
-func (n *nativeReplica) target() *sandbox.Server { return n.server }
+func (n *nativeReplicas) targets() []*sandbox.Server { return n.servers }
 
-func (n *nativeReplica) start(ctx context.Context) error {
+func (n *nativeReplicas) start(ctx context.Context) error {
 	var statements []string
-	maria := n.server.Flavor().MariaDB()
+	maria := n.source.Flavor().MariaDB()
 	source := fmt.Sprintf("SOURCE_HOST = '127.0.0.1', SOURCE_PORT = %d, SOURCE_USER = 'native', SOURCE_PASSWORD = '%s'", n.source.Port(), password)
 	if maria {
 		source = regexp.MustCompile("SOURCE").ReplaceAllString(source, "MASTER")
 		statements = append(statements, fmt.Sprintf("SET GLOBAL slave_parallel_threads = %d", n.workers), "SET GLOBAL slave_parallel_mode = 'optimistic'",
-			"CHANGE MASTER TO "+source+", MASTER_USE_GTID = slave_pos, MASTER_SSL_VERIFY_SERVER_CERT = 0", "START SLAVE")
+			"CHANGE MASTER TO "+source+", MASTER_USE_GTID = slave_pos, MASTER_SSL = 0, MASTER_SSL_VERIFY_SERVER_CERT = 0", "START SLAVE")
 	} else {
 		statements = append(statements, fmt.Sprintf("SET GLOBAL replica_parallel_workers = %d", n.workers),
 			"CHANGE REPLICATION SOURCE TO "+source+", SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1", "START REPLICA")
 	}
+	return n.each(ctx, statements...)
+}
+
+func (n *nativeReplicas) stop(ctx context.Context) (usage, error) {
+	return usage{}, n.each(ctx, "STOP "+n.word())
+}
+
+func (n *nativeReplicas) forget(ctx context.Context) error {
+	return n.each(ctx, "RESET "+n.word()+" ALL")
+}
+
+// each carries statements out on all replicas, one after the other on all, so that they all begin and end as one.
+func (n *nativeReplicas) each(ctx context.Context, statements ...string) error {
 	for _, q := range statements {
-		if _, err := n.server.DB().ExecContext(ctx, q); err != nil {
-			return fmt.Errorf("%s: %w", q, err)
+		for _, s := range n.servers {
+			if _, err := s.DB().ExecContext(ctx, q); err != nil {
+				return fmt.Errorf("%s: %w", q, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (n *nativeReplica) stop(ctx context.Context) (usage, error) {
-	_, err := n.server.DB().ExecContext(ctx, "STOP "+n.word())
-	return usage{}, err
-}
-
-func (n *nativeReplica) forget(ctx context.Context) error {
-	_, err := n.server.DB().ExecContext(ctx, "RESET "+n.word()+" ALL")
-	return err
-}
-
-func (n *nativeReplica) word() string {
-	if n.server.Flavor().MariaDB() {
+func (n *nativeReplicas) word() string {
+	if n.source.Flavor().MariaDB() {
 		return "SLAVE"
 	}
 	return "REPLICA"
@@ -78,14 +84,16 @@ func (n *nativeReplica) word() string {
 // replicator is the program under test, run as users run it.
 type replicator struct {
 	field   *field
-	server  *sandbox.Server
+	servers []*sandbox.Server
 	links   string
+	path    string // by which every row must travel, so that the figures are of what they say
 	label   string
 	dir     string
 	client  *api.Client
 	child   *sandbox.Child
 	began   time.Time
 	startup chan time.Duration
+	far     *far // the server that is reached over a long link; nil: none
 
 	profiled chan error
 	profiles int
@@ -95,7 +103,7 @@ func (r *replicator) name() string { return r.label }
 
 func (r *replicator) native() bool { return false }
 
-func (r *replicator) target() *sandbox.Server { return r.server }
+func (r *replicator) targets() []*sandbox.Server { return r.servers }
 
 func (r *replicator) start(ctx context.Context) error {
 	if r.dir == "" {
@@ -117,11 +125,7 @@ func (r *replicator) start(ctx context.Context) error {
 		return err
 	}
 	path := filepath.Join(r.dir, "replicator.yaml")
-	text := fmt.Sprintf("mesh: bench\nservers:\n"+
-		"  source: {endpoints: [%q], user: %s, password: %s}\n  target: {endpoints: [%q], user: %s, password: %s}\n"+
-		"links: %s\ntables: {include: [%q]}\nstate_dir: %q\nhttp: {listen: %q, pprof: %t}\n",
-		r.field.source.Addr(), account, password, r.server.Addr(), account, password, r.links, database+".*", filepath.Join(r.dir, "state"), listen, r.field.options.profile > 0)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(r.configuration(listen)), 0o600); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(filepath.Join(r.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -140,6 +144,28 @@ func (r *replicator) start(ctx context.Context) error {
 	r.profiled = make(chan error, 1)
 	go func() { r.profiled <- r.profile(ctx, listen) }()
 	return nil
+}
+
+const sourceName = "source"
+
+// configuration names the servers source, target1, target2, …
+func (r *replicator) configuration(listen string) string {
+	var b strings.Builder
+	server := func(name string, s *sandbox.Server) {
+		endpoint, more := s.Addr(), ""
+		if r.far != nil && r.far.server == s {
+			endpoint, more = r.far.address, ", compress: "+r.far.compress
+		}
+		fmt.Fprintf(&b, "  %s: {endpoints: [%q], user: %s, password: %s, tls: {mode: disabled}%s}\n", name, endpoint, account, password, more)
+	}
+	b.WriteString("mesh: bench\nservers:\n")
+	server(sourceName, r.field.source)
+	for i, s := range r.servers {
+		server(fmt.Sprintf("target%d", i+1), s)
+	}
+	fmt.Fprintf(&b, "links: %s\ntables: {include: [%q]}\nstate_dir: %q\nhttp: {listen: %q, pprof: %t}\n", r.links, database+".*",
+		filepath.Join(r.dir, "state"), listen, r.field.options.profile > 0)
+	return b.String()
 }
 
 // profile saves where the process spends its time, if that is asked for.
@@ -168,10 +194,10 @@ func (r *replicator) profile(ctx context.Context, listen string) error {
 	})
 }
 
-// watchStart measures until the link to the target runs.
+// watchStart measures until the links to the targets run.
 func (r *replicator) watchStart(ctx context.Context) {
 	var took time.Duration
-	if err := r.await(ctx, func(l mesh.LinkStatus) bool { return l.To != "target" || applies(l) }); err == nil {
+	if err := r.await(ctx, func(l mesh.LinkStatus) bool { return l.To == sourceName || applies(l) }); err == nil {
 		took = time.Since(r.began)
 	}
 	r.startup <- took
@@ -211,7 +237,7 @@ func (r *replicator) log() string {
 
 const stopGrace = 15 * time.Second
 
-func (r *replicator) stop(context.Context) (u usage, err error) {
+func (r *replicator) stop(ctx context.Context) (u usage, err error) {
 	u.startup = <-r.startup
 	if err := <-r.profiled; err != nil {
 		return u, err
@@ -222,10 +248,27 @@ func (r *replicator) stop(context.Context) (u usage, err error) {
 	if u.cpu, err = processorTime(r.child.Pid()); err != nil {
 		return u, err
 	}
+	if err := r.checkPaths(ctx); err != nil {
+		return u, err
+	}
 	if err := r.child.Stop(stopGrace); err != nil {
 		return u, fmt.Errorf("%w\n%s", err, r.log())
 	}
 	return u, nil
+}
+
+// checkPaths fails where a table's rows took another path than those that are measured.
+func (r *replicator) checkPaths(ctx context.Context) error {
+	s, err := r.client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range s.Tables {
+		if t.Path != r.path {
+			return fmt.Errorf("table %s went from %s to %s by the path %q, not %q: %s", t.Table, t.From, t.To, t.Path, r.path, t.Reason)
+		}
+	}
+	return nil
 }
 
 func (r *replicator) kill() {
@@ -262,8 +305,19 @@ func processorTime(pid int) (time.Duration, error) {
 	return time.Duration(sum) * time.Second / ticks, nil
 }
 
-// serverTime is the processor time of a server.
-func serverTime(ctx context.Context, s *sandbox.Server) (time.Duration, error) {
+// serverTime is the processor time of servers, added up.
+func serverTime(ctx context.Context, servers ...*sandbox.Server) (sum time.Duration, err error) {
+	for _, s := range servers {
+		spent, err := serverProcessorTime(ctx, s)
+		if err != nil {
+			return 0, fmt.Errorf("read the processor time of server %s: %w", s.Name(), err)
+		}
+		sum += spent
+	}
+	return sum, nil
+}
+
+func serverProcessorTime(ctx context.Context, s *sandbox.Server) (time.Duration, error) {
 	var path string
 	if err := s.DB().QueryRowContext(ctx, "SELECT @@pid_file").Scan(&path); err != nil {
 		return 0, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -17,11 +18,24 @@ const (
 	password = "only-on-loopback-4711"
 )
 
+// entry is a contender whose servers do not run yet.
+type entry struct {
+	name    string // of its servers
+	targets int
+	bySQL   bool // the replicator's account there may not run BINLOG
+	enter   func(targets []*sandbox.Server) contender
+}
+
 // prepare starts the servers, fills the source, and copies it to every target with the servers' own replication.
-func (f *field) prepare(ctx context.Context) error {
-	if err := f.startServers(ctx); err != nil {
+func (f *field) prepare(ctx context.Context, entries []entry) error {
+	if err := f.startServers(ctx, entries); err != nil {
 		return err
 	}
+	return f.fill(ctx)
+}
+
+// fill gives the source its rows and every target a copy of them.
+func (f *field) fill(ctx context.Context) error {
 	if err := f.source.DB().QueryRowContext(ctx, "SELECT VERSION()").Scan(&f.version); err != nil {
 		return err
 	}
@@ -38,66 +52,65 @@ func (f *field) prepare(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", q, err)
 		}
 	}
-	if err := f.sysbench(ctx, "oltp_write_only", "prepare"); err != nil {
+	if err := f.sysbench(ctx, f.source, "oltp_write_only", "prepare"); err != nil {
 		return err
 	}
-	if err := f.mark(ctx); err != nil {
+	last, err := f.mark(ctx, f.source)
+	if err != nil {
 		return err
 	}
 	for _, c := range f.contenders {
-		if err := f.copyTo(ctx, c); err != nil {
+		if err := f.copyTo(ctx, c, last); err != nil {
 			return fmt.Errorf("%s: take a copy: %w", c.name(), err)
 		}
 	}
 	return f.introduce(ctx)
 }
 
-func (f *field) startServers(ctx context.Context) error {
-	names := []string{"source", "native", "one-way", "two-way"}
-	if f.flavor.MariaDB() {
-		names = append(names, "native-serial")
+func (f *field) startServers(ctx context.Context, entries []entry) error {
+	of := []entry{{name: "source"}} // of each server
+	for _, e := range entries {
+		of = append(of, slices.Repeat([]entry{e}, e.targets)...)
 	}
-	servers := make([]*sandbox.Server, len(names))
-	errs := make([]error, len(names))
+	servers := make([]*sandbox.Server, len(of))
+	errs := make([]error, len(of))
 	var wg sync.WaitGroup
-	for i, name := range names {
+	for i, e := range of {
 		wg.Go(func() {
 			servers[i], errs[i] = sandbox.Start(ctx, sandbox.Options{
-				Flavor: f.flavor, Name: name, Durable: f.options.durable, BufferPool: "256M",
+				Flavor: f.flavor, Name: e.name, Durable: f.options.durable, BufferPool: "256M",
 			})
 			if errs[i] == nil {
-				errs[i] = accounts(ctx, servers[i])
+				errs[i] = accounts(ctx, servers[i], e.bySQL)
 			}
 		})
 	}
 	wg.Wait()
-	f.source = servers[0]
-	add := func(s *sandbox.Server, c contender) {
-		if s != nil {
-			f.contenders = append(f.contenders, c)
-		}
+	f.source, servers = servers[0], servers[1:]
+	missing := func(s *sandbox.Server) bool { return s == nil } // which is an error, after which the others are closed
+	for _, e := range entries {
+		f.contenders = append(f.contenders, e.enter(slices.DeleteFunc(servers[:e.targets:e.targets], missing)))
+		servers = servers[e.targets:]
 	}
-	add(servers[1], &nativeReplica{server: servers[1], source: f.source, workers: 4})
-	if len(servers) > 4 {
-		add(servers[4], &nativeReplica{server: servers[4], source: f.source, workers: 0})
-	}
-	add(servers[2], &replicator{field: f, server: servers[2], links: "[{from: source, to: target}]", label: "replicator"})
-	add(servers[3], &replicator{field: f, server: servers[3], links: "mesh", label: "replicator, both ways"})
 	return errors.Join(errs...)
 }
 
-// accounts creates those of the native replicas and of the replicator.
-func accounts(ctx context.Context, s *sandbox.Server) error {
+// accounts creates those of the native replicas and of the replicator, the latter without what replaying needs if rows are
+// to be applied by SQL.
+func accounts(ctx context.Context, s *sandbox.Server, bySQL bool) error {
 	if err := s.CreateAccount(ctx, "native", password, "REPLICATION SLAVE ON *.*"); err != nil {
 		return err
 	}
-	flavor := change.MySQL
+	flavor, replay := change.MySQL, "REPLICATION_APPLIER"
 	if s.Flavor().MariaDB() {
-		flavor = change.MariaDB
+		flavor, replay = change.MariaDB, "BINLOG REPLAY"
 	}
 	// Not in the binlog: the native replicas would carry the statements out a second time.
 	statements := append([]string{"SET SESSION sql_log_bin = 0"},
 		server.Grants(flavor, server.GrantRequest{User: account, Password: password})...)
+	if bySQL {
+		statements = append(statements, fmt.Sprintf("REVOKE %s ON *.* FROM '%s'@'%%'", replay, account))
+	}
 	conn, err := s.DB().Conn(ctx)
 	if err != nil {
 		return err
@@ -111,13 +124,14 @@ func accounts(ctx context.Context, s *sandbox.Server) error {
 	return nil
 }
 
-// copyTo makes a target equal to the source and leaves it without native replication.
-func (f *field) copyTo(ctx context.Context, c contender) error {
-	n := &nativeReplica{server: c.target(), source: f.source, workers: 4}
+// copyTo makes a contender's targets equal to the source, up to the mark, and leaves those of a replicator without native
+// replication.
+func (f *field) copyTo(ctx context.Context, c contender, mark int) error {
+	n := &nativeReplicas{source: f.source, servers: c.targets(), workers: 4}
 	if err := n.start(ctx); err != nil {
 		return err
 	}
-	if err := f.arrived(ctx, c.target()); err != nil {
+	if err := f.arrived(ctx, mark, c.targets()...); err != nil {
 		return err
 	}
 	if _, err := n.stop(ctx); err != nil {
@@ -153,8 +167,10 @@ func (f *field) close() {
 		if r, ok := c.(*replicator); ok {
 			r.kill()
 		}
-		if err := c.target().Close(); err != nil {
-			say("%v", err)
+		for _, s := range c.targets() {
+			if err := s.Close(); err != nil {
+				say("%v", err)
+			}
 		}
 	}
 	if f.source != nil {

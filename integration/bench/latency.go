@@ -29,14 +29,13 @@ func (l *latency) at(share float64) time.Duration {
 }
 
 // latencies lets one contender after the other carry a light, steady load.
-func (f *field) latencies(ctx context.Context) ([]latency, error) {
-	var all []latency
+func latencies(ctx context.Context, f *field) (all figures, err error) {
 	for _, c := range f.contenders {
 		l, err := f.latency(ctx, c)
 		if err != nil {
-			return nil, fmt.Errorf("%s: measure its latency: %w", c.name(), err)
+			return all, fmt.Errorf("%s: measure its latency: %w", c.name(), err)
 		}
-		all = append(all, l)
+		all.latencies = append(all.latencies, l)
 		say("%s latency of %-24s p50 %s, p99 %s, max %s", f.flavor, c.name(), l.at(0.5), l.at(0.99), l.at(1))
 	}
 	return all, nil
@@ -47,10 +46,11 @@ func (f *field) latency(ctx context.Context, c contender) (l latency, err error)
 	if err := c.start(ctx); err != nil {
 		return l, err
 	}
-	if err := f.mark(ctx); err != nil {
+	last, err := f.mark(ctx, f.source)
+	if err != nil {
 		return l, err
 	}
-	if err := f.arrived(ctx, c.target()); err != nil {
+	if err := f.arrived(ctx, last, c.targets()...); err != nil {
 		return l, err
 	}
 	first := f.paced + 1
@@ -61,7 +61,7 @@ func (f *field) latency(ctx context.Context, c contender) (l latency, err error)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	go func() {
-		times, err := watch(ctx, c.target(), first, count)
+		times, err := watch(ctx, c.targets()[0], first, count)
 		seen <- times
 		failed <- err
 	}()

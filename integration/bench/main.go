@@ -19,15 +19,18 @@ import (
 )
 
 type options struct {
-	flavors []sandbox.Flavor
-	rounds  int
-	events  int
-	big     int
-	only    string
-	durable bool
-	program string
-	profile int
-	out     string
+	flavors   []sandbox.Flavor
+	rounds    int
+	events    int
+	updates   int
+	big       int
+	conflicts int
+	rows      int
+	only      string
+	durable   bool
+	program   string
+	profile   int
+	out       string
 }
 
 func main() {
@@ -43,9 +46,12 @@ func run() (err error) {
 	o := options{}
 	flavors := flag.String("flavors", "mysql-9.7,mariadb-11.8", "servers to measure on")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often each workload is measured; the median counts")
-	flag.IntVar(&o.events, "events", 100_000, "transactions of a backlog")
+	flag.IntVar(&o.events, "events", 100_000, "transactions of write_only; fanout and portable have two fifths of them")
+	flag.IntVar(&o.updates, "updates", 200_000, "transactions of update, each of one row")
 	flag.IntVar(&o.big, "big", 1_000_000, "rows of the large transaction; a power of ten")
-	flag.StringVar(&o.only, "only", "", "one workload: write_only, update, large or latency")
+	flag.IntVar(&o.conflicts, "conflicts", 20_000, "transactions on each side of conflicts, each of one row")
+	flag.IntVar(&o.rows, "rows", 50_000, "rows of each of sysbench's tables at the start")
+	flag.StringVar(&o.only, "only", "", "one measurement: "+strings.Join(names(suite(o)), ", "))
 	flag.BoolVar(&o.durable, "durable", false, "sync_binlog=1 and innodb_flush_log_at_trx_commit=1 on all servers")
 	flag.StringVar(&o.program, "program", "", "the replicator's executable; default: build it, static")
 	flag.IntVar(&o.profile, "profile", 0, "save the replicator's CPU profile of the first so many seconds of each drain as *.prof here")
@@ -53,6 +59,10 @@ func run() (err error) {
 	flag.Parse()
 	for f := range strings.SplitSeq(*flavors, ",") {
 		o.flavors = append(o.flavors, sandbox.Flavor(strings.TrimSpace(f)))
+	}
+	heats, err := only(suite(o), o.only)
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, sandbox.Leave()) }()
 	if o.program == "" {
@@ -66,10 +76,12 @@ func run() (err error) {
 	}
 	var all figures
 	for _, f := range o.flavors {
-		of, err := benchmark(ctx, o, f)
-		all.results, all.latencies = append(all.results, of.results...), append(all.latencies, of.latencies...)
-		if err != nil {
-			return errors.Join(fmt.Errorf("measure on %s: %w", f, err), report(o, all, os.Stdout))
+		for _, h := range heats {
+			of, err := h.run(ctx, o, f)
+			all.add(of)
+			if err != nil {
+				return errors.Join(fmt.Errorf("measure on %s: %w", f, err), report(o, all, os.Stdout))
+			}
 		}
 	}
 	if err := report(o, all, os.Stdout); err != nil || o.out == "" {

@@ -16,10 +16,9 @@ import (
 )
 
 const (
-	database  = "bench"
-	tables    = 4
-	tableRows = 50_000
-	patience  = 10 * time.Minute
+	database = "bench"
+	tables   = 4
+	patience = 10 * time.Minute
 
 	noDatabase = 1049
 	noTable    = 1146
@@ -34,9 +33,19 @@ type result struct {
 	count     int // units
 	contender string
 	native    bool
-	times     []time.Duration
-	target    []time.Duration // processor time of the target
-	usages    []usage
+	laps      []lap
+}
+
+// lap is what one drain took.
+type lap struct {
+	took    time.Duration
+	servers time.Duration // processor time of those that were written to
+	usage   usage
+}
+
+func (l lap) describe(contender string, count int, unit string) string {
+	return fmt.Sprintf("%-28s %6.2f s  %8.0f %s/s  (begins after %.2f s, at most %d MiB, CPU %.1f s and %.1f s of its servers)", contender,
+		l.took.Seconds(), float64(count)/l.took.Seconds(), unit, l.usage.startup.Seconds(), l.usage.peak>>20, l.usage.cpu.Seconds(), l.servers.Seconds())
 }
 
 // usage is what the replicator's process took; zero for the servers' own replication, which is part of them.
@@ -46,7 +55,7 @@ type usage struct {
 	peak    int64         // resident bytes
 }
 
-// field is one flavor's servers: a source, and a target of its own for every contender, all of them equal.
+// field is one flavor's servers: a source, and targets of its own for every contender, all of them equal.
 type field struct {
 	options    options
 	flavor     sandbox.Flavor
@@ -57,11 +66,11 @@ type field struct {
 	paced      int // the last row of steadyTable
 }
 
-// contender drains the source into its target.
+// contender drains the source into its targets.
 type contender interface {
 	name() string
 	native() bool
-	target() *sandbox.Server
+	targets() []*sandbox.Server
 	start(ctx context.Context) error
 	stop(ctx context.Context) (usage, error)
 }
@@ -69,44 +78,7 @@ type contender interface {
 type workload struct {
 	name, unit string
 	count      int
-	produce    func(ctx context.Context) error
-}
-
-// figures are what was measured on one flavor or several.
-type figures struct {
-	results   []result
-	latencies []latency
-}
-
-func benchmark(ctx context.Context, o options, flavor sandbox.Flavor) (all figures, err error) {
-	f := &field{options: o, flavor: flavor}
-	defer f.close()
-	if err := f.prepare(ctx); err != nil {
-		return all, err
-	}
-	workloads := []workload{
-		{"write_only", "transactions", o.events, func(ctx context.Context) error {
-			return f.sysbench(ctx, "oltp_write_only", "run", "--threads=8", "--time=0", "--events="+strconv.Itoa(o.events))
-		}},
-		{"update", "transactions", o.events, func(ctx context.Context) error {
-			return f.sysbench(ctx, "oltp_update_non_index", "run", "--threads=8", "--time=0", "--events="+strconv.Itoa(o.events))
-		}},
-		{"large", "rows", o.big, f.largeTransaction},
-	}
-	for _, w := range workloads {
-		if o.only != "" && o.only != w.name {
-			continue
-		}
-		r, err := f.measure(ctx, w)
-		if err != nil {
-			return all, err
-		}
-		all.results = append(all.results, r...)
-	}
-	if o.only == "" || o.only == "latency" {
-		all.latencies, err = f.latencies(ctx)
-	}
-	return all, err
+	produce    func(ctx context.Context, f *field) error
 }
 
 // measure produces a backlog while no contender runs, and lets one after the other drain it.
@@ -117,16 +89,17 @@ func (f *field) measure(ctx context.Context, w workload) ([]result, error) {
 	}
 	for round := range f.options.rounds {
 		began := time.Now()
-		if err := w.produce(ctx); err != nil {
+		if err := w.produce(ctx, f); err != nil {
 			return nil, fmt.Errorf("produce %s: %w", w.name, err)
 		}
-		if err := f.mark(ctx); err != nil {
+		last, err := f.mark(ctx, f.source)
+		if err != nil {
 			return nil, err
 		}
 		say("%s %s, round %d: %d %s produced in %.1f s", f.flavor, w.name, round+1, w.count, w.unit, time.Since(began).Seconds())
 		for i := range f.contenders {
 			i = (i + round) % len(f.contenders) // nobody always comes first
-			if err := f.drain(ctx, f.contenders[i], &results[i]); err != nil {
+			if err := f.drain(ctx, f.contenders[i], last, &results[i]); err != nil {
 				return nil, fmt.Errorf("%s: drain %s: %w", f.contenders[i].name(), w.name, err)
 			}
 		}
@@ -134,58 +107,71 @@ func (f *field) measure(ctx context.Context, w workload) ([]result, error) {
 	return results, nil
 }
 
-func (f *field) drain(ctx context.Context, c contender, r *result) error {
-	before, err := serverTime(ctx, c.target())
+// drain lets a contender work until the mark has arrived on all its targets.
+func (f *field) drain(ctx context.Context, c contender, mark int, r *result) error {
+	l, err := timed(ctx, c, c.targets(), func() error { return f.arrived(ctx, mark, c.targets()...) })
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	if err := c.start(ctx); err != nil {
+	if err := f.equal(ctx, c.targets()...); err != nil {
 		return err
 	}
-	if err := f.arrived(ctx, c.target()); err != nil {
-		return err
-	}
-	took := time.Since(began)
-	spent, err := serverTime(ctx, c.target())
-	if err != nil {
-		return err
-	}
-	spent -= before
-	u, err := c.stop(ctx)
-	if err != nil {
-		return err
-	}
-	if err := f.equal(ctx, c.target()); err != nil {
-		return err
-	}
-	r.times, r.target, r.usages = append(r.times, took), append(r.target, spent), append(r.usages, u)
-	say("  %-28s %6.2f s  %8.0f %s/s  (begins after %.2f s, at most %d MiB, CPU %.1f s and %.1f s of the target)", c.name(), took.Seconds(),
-		float64(r.count)/took.Seconds(), r.unit, u.startup.Seconds(), u.peak>>20, u.cpu.Seconds(), spent.Seconds())
+	r.laps = append(r.laps, l)
+	say("  %s", l.describe(c.name(), r.count, r.unit))
 	return nil
 }
 
-// mark writes the row by whose arrival a target is known to have everything before it.
-func (f *field) mark(ctx context.Context) error {
-	f.sentinel++
-	_, err := f.source.DB().ExecContext(ctx, "INSERT INTO "+database+".sentinel VALUES (?)", f.sentinel)
-	return err
+// timed lets a contender work until wait returns.
+func timed(ctx context.Context, c contender, servers []*sandbox.Server, wait func() error) (l lap, err error) {
+	before, err := serverTime(ctx, servers...)
+	if err != nil {
+		return l, err
+	}
+	began := time.Now()
+	if err := c.start(ctx); err != nil {
+		return l, err
+	}
+	if err := wait(); err != nil {
+		return l, err
+	}
+	l.took = time.Since(began)
+	after, err := serverTime(ctx, servers...)
+	if err != nil {
+		return l, err
+	}
+	l.servers = after - before
+	l.usage, err = c.stop(ctx)
+	return l, err
 }
 
-func (f *field) arrived(ctx context.Context, s *sandbox.Server) error {
+// mark writes the row by whose arrival elsewhere a server is known to have everything before it.
+func (f *field) mark(ctx context.Context, on *sandbox.Server) (id int, err error) {
+	f.sentinel++
+	_, err = on.DB().ExecContext(ctx, "INSERT INTO "+database+".sentinel VALUES (?)", f.sentinel)
+	return f.sentinel, err
+}
+
+// arrived waits until a mark is on all these servers.
+func (f *field) arrived(ctx context.Context, mark int, on ...*sandbox.Server) error {
 	return await(ctx, patience, func() (bool, error) {
-		var n int
-		err := s.DB().QueryRowContext(ctx, "SELECT COUNT(*) FROM "+database+".sentinel WHERE id = ?", f.sentinel).Scan(&n)
-		var refused *mysql.MySQLError
-		if errors.As(err, &refused) && (refused.Number == noDatabase || refused.Number == noTable) {
-			return false, nil // a copy that has just begun
+		for len(on) > 0 {
+			var n int
+			err := on[0].DB().QueryRowContext(ctx, "SELECT COUNT(*) FROM "+database+".sentinel WHERE id = ?", mark).Scan(&n)
+			var refused *mysql.MySQLError
+			if errors.As(err, &refused) && (refused.Number == noDatabase || refused.Number == noTable) {
+				return false, nil // a copy that has just begun
+			}
+			if err != nil || n == 0 {
+				return false, err
+			}
+			on = on[1:]
 		}
-		return n == 1, err
+		return true, nil
 	})
 }
 
-// equal compares a drained target with the source.
-func (f *field) equal(ctx context.Context, s *sandbox.Server) error {
+// equal compares drained targets with the source.
+func (f *field) equal(ctx context.Context, targets ...*sandbox.Server) error {
 	names := []string{database + ".sentinel", database + ".big"}
 	for i := range tables {
 		names = append(names, fmt.Sprintf("%s.sbtest%d", database, i+1))
@@ -195,13 +181,15 @@ func (f *field) equal(ctx context.Context, s *sandbox.Server) error {
 	if err != nil {
 		return err
 	}
-	have, err := checksums(ctx, s.DB(), list)
-	if err != nil {
-		return err
-	}
-	for table, sum := range want {
-		if have[table] != sum {
-			return fmt.Errorf("table %s differs after draining: checksum %d on the source, %d on the target", table, sum, have[table])
+	for _, s := range targets {
+		have, err := checksums(ctx, s.DB(), list)
+		if err != nil {
+			return err
+		}
+		for table, sum := range want {
+			if have[table] != sum {
+				return fmt.Errorf("table %s differs after draining: checksum %d on the source, %d on %s", table, sum, have[table], s.Name())
+			}
 		}
 	}
 	return nil
@@ -226,7 +214,7 @@ func checksums(ctx context.Context, db *sql.DB, list string) (map[string]int64, 
 }
 
 // largeTransaction inserts rows in one statement.
-func (f *field) largeTransaction(ctx context.Context) error {
+func largeTransaction(ctx context.Context, f *field) error {
 	digits := 0
 	for n := f.options.big; n > 1; n /= 10 {
 		digits++
@@ -249,11 +237,11 @@ func nest(digits int) string {
 	return text
 }
 
-func (f *field) sysbench(ctx context.Context, script, verb string, more ...string) error {
+func (f *field) sysbench(ctx context.Context, on *sandbox.Server, script, verb string, more ...string) error {
 	args := append([]string{
-		"--tables=" + strconv.Itoa(tables), "--table-size=" + strconv.Itoa(tableRows), "--mysql-ignore-errors=1213,1205,1020",
+		"--tables=" + strconv.Itoa(tables), "--table-size=" + strconv.Itoa(f.options.rows), "--mysql-ignore-errors=1213,1205,1020",
 	}, more...)
-	cmd, err := f.source.Sysbench(ctx, database, script, append(args, verb)...)
+	cmd, err := on.Sysbench(ctx, database, script, append(args, verb)...)
 	if err != nil {
 		return fmt.Errorf("find sysbench: %w", err)
 	}

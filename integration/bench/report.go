@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -9,29 +10,46 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"replicator/sandbox"
 )
 
 var titles = map[string]string{
 	"write_only": "sysbench oltp_write_only",
 	"update":     "sysbench oltp_update_non_index (single-row updates)",
 	"large":      "one transaction of many rows",
+	"fanout":     "sysbench oltp_write_only, to three targets at once",
+	"portable":   "sysbench oltp_write_only, applied by SQL",
+}
+
+// notes say what a section's figures are of, where that is not what the others are of.
+var notes = map[string]string{
+	"fanout":   "Each contender has three targets. Time runs until all of them have everything; their CPU is added up.",
+	"portable": "The replicator's account on the target may not run BINLOG, so its rows are written by SQL statements.",
 }
 
 // report prints the figures: one table per flavor and workload.
 func report(o options, all figures, w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Benchmarks\n\nWritten by `make bench`. A backlog is produced while nobody replicates; then each contender drains it into a server of\n"+
-		"its own that holds the same rows, one after the other on an otherwise idle source. Time runs from the start of the\n"+
-		"replicator's process (or `START REPLICA`) until the backlog's last row is on the target; afterwards all tables are\n"+
+	fmt.Fprintf(&b, "# Benchmarks\n\nWritten by `make bench`. A backlog is produced while nobody replicates; then each contender drains it into servers of\n"+
+		"its own that hold the same rows, one after the other on an otherwise idle source. Time runs from the start of the\n"+
+		"replicator's process (or `START REPLICA`) until the backlog's last row is on the targets; afterwards all tables are\n"+
 		"compared by checksum. The ratio is the better native time divided by the replicator's.\n\n")
-	fmt.Fprintf(&b, "- Machine: %d cores, %s, everything on it\n- Go: %s, static binary\n- Durability of all servers: %s; binlog on, also on the targets\n- Rounds: %d, the median counts\n",
+	fmt.Fprintf(&b, "- Machine: %d cores, %s, everything on it\n- Go: %s, static binary\n- Durability of all servers: %s; binlog on, also on the targets; nobody uses TLS\n- Rounds: %d, the median counts\n",
 		runtime.NumCPU(), processor(), runtime.Version(), durability(o.durable), o.rounds)
 	for _, rows := range neighbours(all.results, func(a, b result) bool { return a.flavor == b.flavor && a.workload == b.workload }) {
-		section(&b, rows)
+		section(&b, o, rows)
 	}
 	for _, rows := range neighbours(all.latencies, func(a, b latency) bool { return a.flavor == b.flavor }) {
 		latencySection(&b, rows)
 	}
+	for _, rows := range neighbours(all.contests, func(a, b contest) bool { return a.flavor == b.flavor }) {
+		contestSection(&b, rows)
+	}
+	for _, rows := range neighbours(all.passages, func(a, b passage) bool { return a.flavor == b.flavor }) {
+		passageSection(&b, rows)
+	}
+	spellSection(&b, all.spells)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -48,53 +66,95 @@ func neighbours[T any](list []T, alike func(a, b T) bool) (parts [][]T) {
 	return parts
 }
 
-func section(b *strings.Builder, rows []result) {
+func section(b *strings.Builder, o options, rows []result) {
 	first := rows[0]
-	fmt.Fprintf(b, "\n## %s %s: %s\n\n%d %s", family(first), first.version, titles[first.workload], first.count, first.unit)
+	fmt.Fprintf(b, "\n## %s %s: %s\n\n%d %s", family(first.flavor), first.version, titles[first.workload], first.count, first.unit)
 	if first.workload != "large" {
-		fmt.Fprintf(b, ", %d tables of %d rows", tables, tableRows)
+		fmt.Fprintf(b, ", %d tables of %d rows", tables, o.rows)
 	}
-	fmt.Fprintf(b, ".\n\n| contender | seconds | %s/s | ratio | begins after | peak memory | CPU s | of the target |\n|---|---|---|---|---|---|---|---|\n", first.unit)
+	b.WriteString(".")
+	if note := notes[first.workload]; note != "" {
+		b.WriteString(" " + note)
+	}
+	fmt.Fprintf(b, "\n\n| contender | seconds | %s/s | ratio | begins after | peak memory | CPU s | of the targets |\n|---|---|---|---|---|---|---|---|\n", first.unit)
 	best := time.Duration(0)
 	for _, r := range rows {
-		if t := median(r.times); r.native && (best == 0 || t < best) {
+		if t := median(r.laps, lap.duration); r.native && (best == 0 || t < best) {
 			best = t
 		}
 	}
 	for _, r := range rows {
-		t := median(r.times)
+		t := median(r.laps, lap.duration)
 		if t == 0 {
 			continue
 		}
-		ratio, startup, peak, cpu := "", "", "", ""
+		ratio, taken := "", " |  | "
 		if !r.native {
-			var begins, spent []time.Duration
-			most := int64(0)
-			for _, u := range r.usages {
-				begins, spent, most = append(begins, u.startup), append(spent, u.cpu), max(most, u.peak)
-			}
-			ratio = fmt.Sprintf("%.2f", best.Seconds()/t.Seconds())
-			startup = fmt.Sprintf("%.2f s", median(begins).Seconds())
-			peak = fmt.Sprintf("%d MiB", most>>20)
-			cpu = fmt.Sprintf("%.1f", median(spent).Seconds())
+			ratio, taken = fmt.Sprintf("%.2f", best.Seconds()/t.Seconds()), process(r.laps)
 		}
-		fmt.Fprintf(b, "| %s | %.2f | %.0f | %s | %s | %s | %s | %.1f |\n", r.contender, t.Seconds(), float64(r.count)/t.Seconds(),
-			ratio, startup, peak, cpu, median(r.target).Seconds())
+		fmt.Fprintf(b, "| %s | %.2f | %.0f | %s | %s | %.1f |\n", r.contender, t.Seconds(), float64(r.count)/t.Seconds(),
+			ratio, taken, median(r.laps, lap.ofServers).Seconds())
 	}
 }
 
-func family(r result) string {
-	if r.flavor.MariaDB() {
+// process is what the replicator's took, as three columns.
+func process(laps []lap) string {
+	most := int64(0)
+	for _, l := range laps {
+		most = max(most, l.usage.peak)
+	}
+	return fmt.Sprintf("%.2f s | %d MiB | %.1f", median(laps, lap.startup).Seconds(), most>>20, median(laps, lap.cpu).Seconds())
+}
+
+func (l lap) duration() time.Duration  { return l.took }
+func (l lap) ofServers() time.Duration { return l.servers }
+func (l lap) startup() time.Duration   { return l.usage.startup }
+func (l lap) cpu() time.Duration       { return l.usage.cpu }
+
+// passageSection says what compression does on a long and narrow link.
+func passageSection(b *strings.Builder, rows []passage) {
+	first := rows[0]
+	fmt.Fprintf(b, "\n## %s %s: one server far away\n\n%d transactions of sysbench oltp_write_only, one way, one round. The far server is %s away, there and back, and "+
+		"each connection to it carries %d KiB/s. The target's binlog is read too, as ever.\n\n| far | compress | seconds | MB from it | MB to it | CPU s |\n|---|---|---|---|---|---|\n",
+		family(first.flavor), first.version, first.count, 2*farDelay, farBandwidth)
+	for _, p := range rows {
+		fmt.Fprintf(b, "| %s | %s | %.2f | %.1f | %.1f | %.1f |\n", p.far, p.compress, p.took.took.Seconds(), float64(p.received)/1e6, float64(p.sent)/1e6,
+			p.took.usage.cpu.Seconds())
+	}
+}
+
+// spellSection says how long the suite took, part by part.
+func spellSection(b *strings.Builder, spells []spell) {
+	b.WriteString("\n## How long this took\n\n| servers | part | seconds |\n|---|---|---|\n")
+	total := time.Duration(0)
+	for _, s := range spells {
+		total += s.took
+		fmt.Fprintf(b, "| %s | %s | %.0f |\n", s.flavor, s.part, s.took.Seconds())
+	}
+	fmt.Fprintf(b, "| all | all | %.0f |\n", total.Seconds())
+}
+
+func family(f sandbox.Flavor) string {
+	if f.MariaDB() {
 		return "MariaDB"
 	}
 	return "MySQL"
 }
 
-func median(times []time.Duration) time.Duration {
-	if len(times) == 0 {
-		return 0
+func median(laps []lap, of func(lap) time.Duration) time.Duration {
+	var times []time.Duration
+	for _, l := range laps {
+		times = append(times, of(l))
 	}
-	sorted := slices.Sorted(slices.Values(times))
+	return middle(times)
+}
+
+// middle is the median; zero where there is none.
+func middle[T cmp.Ordered](list []T) (m T) {
+	if len(list) == 0 {
+		return m
+	}
+	sorted := slices.Sorted(slices.Values(list))
 	return sorted[len(sorted)/2]
 }
 
