@@ -22,7 +22,7 @@ func TestClaims(t *testing.T) {
 		}
 		return list
 	}
-	c := newClaims(&Options{})
+	c := newClaims(newShapes(nil, nil))
 	c.hold(append(alone(1, 2), shared(9)...), 1, 1)
 	c.hold(append(alone(3), shared(9)...), 2, 1)
 	require.Zero(t, c.behind(alone(4, 5), 1))
@@ -38,7 +38,7 @@ func TestClaims(t *testing.T) {
 }
 
 func TestClaimsAreBounded(t *testing.T) {
-	c := newClaims(&Options{})
+	c := newClaims(newShapes(nil, nil))
 	next := uint64(0)
 	for number := uint64(1); number <= 100; number++ {
 		list := make([]claim, 10_000)

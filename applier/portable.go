@@ -1,10 +1,12 @@
 package applier
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"replicator/change"
 	"replicator/dml"
@@ -40,7 +42,12 @@ type portableWriter struct {
 	owns   map[*server.Table]*dml.Plan
 
 	checks  foreignKeyChecks
-	pending statement
+	pending *statement // waits for further rows, in their order
+	listing server.Listing
+	sorter  *sorter // nil: every change is carried out in its place
+	// ahead lets the writer keep back what it is given until it is flushed, and use the order that is cheapest: nobody looks
+	// at rows meanwhile.
+	ahead bool
 }
 
 type planKey struct {
@@ -59,16 +66,43 @@ const (
 
 // statement is one that waits for more rows of its kind.
 type statement struct {
-	plan *dml.Plan
-	kind change.RowKind
-	rows int
-	text []byte
-	args []any
+	statementKind
+	rows            int
+	text            []byte
+	args            []any
+	separator, tail string
 }
 
-// newPortableWriter makes a writer for one connection. packet is the target's max_allowed_packet.
-func newPortableWriter(conn execer, tables tableFinder, mixed bool, packet int) *portableWriter {
-	return &portableWriter{conn: conn, tables: tables, mixed: mixed, packet: packet, plans: map[planKey]*dml.Plan{}, owns: map[*server.Table]*dml.Plan{}}
+// newStatement begins a statement that may be kept for longer than the rows event that r comes from.
+func newStatement(k statementKind, r *dml.Statement) *statement {
+	s := &statement{
+		statementKind: k, rows: 1, text: bytes.Clone(r.Text), args: slices.Clone(r.Args), separator: r.Separator, tail: r.Tail,
+	}
+	for i, a := range s.args {
+		if b, ok := a.([]byte); ok {
+			s.args[i] = bytes.Clone(b)
+		}
+	}
+	return s
+}
+
+// takes reports whether one more row of the same kind and form has room in the statement.
+func (s *statement) takes(r *dml.Statement, most int) bool {
+	return s.separator == r.Separator && s.tail == r.Tail && s.rows < batchRows && len(s.text)+len(r.Text) < most
+}
+
+func (s *statement) append(r *dml.Statement) {
+	s.rows++
+	s.text = append(append(s.text, s.separator...), r.Text[r.Head:]...)
+}
+
+// newPortableWriter makes a writer for one connection. packet is the target's max_allowed_packet; o is nil where the order of
+// changes is to be kept.
+func newPortableWriter(conn execer, tables tableFinder, mixed bool, packet int, listing server.Listing, o *sorter) *portableWriter {
+	return &portableWriter{
+		conn: conn, tables: tables, mixed: mixed, packet: packet, plans: map[planKey]*dml.Plan{}, owns: map[*server.Table]*dml.Plan{},
+		listing: listing, sorter: o,
+	}
 }
 
 func (w *portableWriter) plan(ctx context.Context, source *change.Table) (*dml.Plan, error) {
@@ -89,6 +123,16 @@ func (w *portableWriter) plan(ctx context.Context, source *change.Table) (*dml.P
 }
 
 func (w *portableWriter) write(ctx context.Context, c rowChanges) error {
+	if c.Event.Table.Settles == "" && w.ahead && w.sorter != nil && c.Ops == nil {
+		if takes, err := w.sorter.takes(ctx, c.Event.Table); err != nil {
+			return err
+		} else if takes {
+			return w.gather(ctx, c.Event)
+		}
+	}
+	if err := w.executeSorted(ctx); err != nil {
+		return err
+	}
 	if c.Event.Table.Settles != "" {
 		return w.bury(ctx, c)
 	}
@@ -107,14 +151,71 @@ func (w *portableWriter) write(ctx context.Context, c rowChanges) error {
 		}
 	}
 	for _, op := range ops {
-		if c.Event.Table.Numbered { // what the group did to the same row before does not tell which one it is here
-			op = image.Op{Kind: change.Insert, After: op.After}
-		}
-		if err := w.op(ctx, p, op); err != nil {
+		if err := w.op(ctx, p, numbered(c.Event.Table, op)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// numbered is what becomes of a change where each server numbers its rows by itself: what the group did to the same row
+// before does not tell which one it is here.
+func numbered(t *change.Table, op image.Op) image.Op {
+	if t.Numbered {
+		return image.Op{Kind: change.Insert, After: op.After}
+	}
+	return op
+}
+
+// gather gives the changes of an event to the sorter. Foreign keys play no part in them.
+func (w *portableWriter) gather(ctx context.Context, ev *change.RowsEvent) error {
+	if err := w.execute(ctx); err != nil {
+		return err
+	}
+	p, err := w.plan(ctx, ev.Table)
+	if err != nil {
+		return err
+	}
+	for _, r := range ev.Rows {
+		op := numbered(ev.Table, image.Op{Kind: ev.Kind, Before: ev.Before(r), After: ev.After(r)})
+		q := &w.sorter.row
+		if err := p.RenderMany(q, op, w.listing); err != nil {
+			return err
+		}
+		size := len(q.Text) + len(q.Tail) + q.ArgBytes()
+		if size+statementRoom > w.packet {
+			return w.tooLarge(p, size)
+		}
+		if q.Loose || w.sorter.bytes+size > sorterMost {
+			if err := w.executeSorted(ctx); err != nil {
+				return err
+			}
+		}
+		if q.Loose {
+			one := newStatement(statementKind{p, op.Kind}, q)
+			if err := w.loosely(ctx, func() error { return w.send(ctx, one) }); err != nil {
+				return err
+			}
+			continue
+		}
+		l, err := w.sorter.place(ctx, ev, r)
+		if err != nil {
+			return err
+		}
+		w.sorter.add(l, statementKind{p, op.Kind}, w.most()-len(q.Tail))
+	}
+	return nil
+}
+
+// most is how long a statement of several rows may be.
+func (w *portableWriter) most() int { return min(batchBytes, w.packet-statementRoom) }
+
+// executeSorted sends what the sorter holds.
+func (w *portableWriter) executeSorted(ctx context.Context) error {
+	if w.sorter == nil {
+		return nil
+	}
+	return w.sorter.each(func(s *statement) error { return w.send(ctx, s) })
 }
 
 // setChecks follows the flag of the rows event. MySQL 9.7 logs the rows of a cascade before their parent's, with the flag;
@@ -150,18 +251,15 @@ func (w *portableWriter) op(ctx context.Context, p *dml.Plan, op image.Op) error
 	if len(q.Text)+q.ArgBytes()+statementRoom > w.packet {
 		return w.tooLarge(p, len(q.Text)+q.ArgBytes())
 	}
-	s := &w.pending
-	joins := s.plan == p && s.kind == op.Kind && s.rows < batchRows && len(s.text)+len(q.Text) < min(batchBytes, w.packet-statementRoom) &&
-		len(s.args) == 0 && len(q.Args) == 0 && !q.Loose && p.Batch() && op.Kind != change.Update
-	if joins {
-		s.rows++
-		s.text = append(append(s.text, separators[op.Kind]...), q.Text[q.Head:]...)
+	if s := w.pending; s != nil && s.statementKind == (statementKind{p, op.Kind}) && len(s.args) == 0 && len(q.Args) == 0 && !q.Loose &&
+		p.Batch() && op.Kind != change.Update && s.takes(q, w.most()) {
+		s.append(q)
 		return nil
 	}
 	if err := w.execute(ctx); err != nil {
 		return err
 	}
-	w.pending = statement{plan: p, kind: op.Kind, rows: 1, text: q.Text, args: q.Args}
+	w.pending = newStatement(statementKind{p, op.Kind}, q)
 	if q.Loose {
 		return w.loosely(ctx, func() error { return w.execute(ctx) })
 	}
@@ -181,6 +279,9 @@ func (w *portableWriter) flush(ctx context.Context) error {
 	if err := w.execute(ctx); err != nil {
 		return err
 	}
+	if err := w.executeSorted(ctx); err != nil {
+		return err
+	}
 	if w.checks == checksOff {
 		if _, err := w.conn.ExecContext(ctx, "SET SESSION foreign_key_checks = 1"); err != nil {
 			return fmt.Errorf("switch foreign key checks on: %w", err)
@@ -190,16 +291,26 @@ func (w *portableWriter) flush(ctx context.Context) error {
 	return nil
 }
 
-func (w *portableWriter) reset() { w.pending, w.checks = statement{}, checksUnknown }
+func (w *portableWriter) reset() {
+	w.pending, w.checks = nil, checksUnknown
+	if w.sorter != nil {
+		w.sorter.reset()
+	}
+}
 
-// execute sends the waiting statement and compares how many rows it found with how many it names.
+// execute sends the statement that waits for further rows.
 func (w *portableWriter) execute(ctx context.Context) error {
 	s := w.pending
-	w.pending = statement{}
-	if s.rows == 0 {
+	w.pending = nil
+	if s == nil {
 		return nil
 	}
-	result, err := w.conn.ExecContext(ctx, string(s.text), s.args...)
+	return w.send(ctx, s)
+}
+
+// send executes a statement and compares how many rows it found with how many it names.
+func (w *portableWriter) send(ctx context.Context, s *statement) error {
+	result, err := w.conn.ExecContext(ctx, string(append(s.text, s.tail...)), s.args...)
 	if err != nil {
 		return fmt.Errorf("%s rows of table %s: %w", s.kind, s.plan.Source().Name, err)
 	}
@@ -230,6 +341,3 @@ func (w *portableWriter) loosely(ctx context.Context, exec func() error) error {
 	}
 	return err
 }
-
-// separators stand between the rows of a statement. Deletes are joined by OR: MariaDB finds no index for a list of tuples.
-var separators = map[change.RowKind]string{change.Insert: ",", change.Delete: " OR "}

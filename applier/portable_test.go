@@ -33,7 +33,7 @@ func TestWriters(t *testing.T) {
 	for _, flavor := range sandbox.Flavors {
 		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
 		imagetest.Exec(t, s, "CREATE DATABASE w")
-		for _, path := range []string{Replay, Portable} {
+		for _, path := range []string{Replay, Portable, sorted} {
 			t.Run(string(flavor)+"/"+path, func(t *testing.T) {
 				t.Run("missing row", func(t *testing.T) { writerMissing(t, s, path) })
 				t.Run("duplicate", func(t *testing.T) { writerDuplicate(t, s, path) })
@@ -41,6 +41,8 @@ func TestWriters(t *testing.T) {
 				t.Run("packet", func(t *testing.T) { writerPacket(t, s, path) })
 				t.Run("many rows", func(t *testing.T) { writerMany(t, s, path) })
 				t.Run("prefix key", func(t *testing.T) { writerPrefix(t, s, path) })
+				t.Run("order", func(t *testing.T) { writerOrder(t, s, path) })
+				t.Run("long values", func(t *testing.T) { writerLong(t, s, path) })
 			})
 		}
 		t.Run(string(flavor)+"/other order", func(t *testing.T) { writerByName(t, s) })
@@ -50,7 +52,7 @@ func TestWriters(t *testing.T) {
 func capture(t *testing.T, s *sandbox.Server, before, change []string) imagetest.Log {
 	t.Helper()
 	imagetest.Exec(t, s, before...)
-	return imagetest.Capture(t, s, func() { imagetest.Exec(t, s, change...) })
+	return captureKeyed(t, s, func() { imagetest.Exec(t, s, change...) })
 }
 
 var keyed = []string{"DROP TABLE IF EXISTS w.t", "CREATE TABLE w.t (id INT PRIMARY KEY, u INT UNIQUE, v VARCHAR(20))"}
@@ -106,7 +108,7 @@ func writerPacket(t *testing.T, s *sandbox.Server, path string) {
 	create := []string{"DROP TABLE IF EXISTS w.big", "CREATE TABLE w.big (id INT PRIMARY KEY, b LONGBLOB)"}
 	log := capture(t, s, create, []string{"INSERT INTO w.big VALUES (1, REPEAT('x', 3000000))"})
 	conn, dialect, _ := applySession(t, s)
-	var w writer = newPortableWriter(conn, targetTables(conn), false, packet)
+	var w writer = portableFor(conn, dialect, conn, false, packet, path)
 	if path == Replay {
 		w = newReplayWriter(conn, dialect, packet)
 	}
@@ -222,7 +224,7 @@ func writerMany(t *testing.T, s *sandbox.Server, path string) {
 	imagetest.Exec(t, s, create[:2]...)
 	conn, dialect, _ := applySession(t, s)
 	count := &counting{Conn: conn}
-	var w writer = newPortableWriter(count, targetTables(conn), false, testPacket)
+	var w writer = portableFor(conn, dialect, count, false, testPacket, path)
 	if path == Replay {
 		r := newReplayWriter(count, dialect, testPacket)
 		r.ahead = true
@@ -276,6 +278,112 @@ func writerPrefix(t *testing.T, s *sandbox.Server, path string) {
 	}
 	if got := fmt.Sprint(contents(t, s, "SELECT k, v FROM w.x ORDER BY k")); got != "[[abcd 1] [äöü! 2]]" {
 		t.Errorf("left %s", got)
+	}
+}
+
+// writerOrder: changes of one row, or of one value of a unique key, come in their order.
+func writerOrder(t *testing.T, s *sandbox.Server, path string) {
+	create := []string{"DROP TABLE IF EXISTS w.t", "CREATE TABLE w.t (id INT PRIMARY KEY, u VARCHAR(20) UNIQUE, v VARCHAR(20))"}
+	fill := "INSERT INTO w.t VALUES (1,'a','1'), (2,'b','2'), (3,'c','3'), (4,NULL,'4'), (5,'e','5')"
+	log := capture(t, s, append(create[:2:2], fill), []string{
+		"UPDATE w.t SET v = 'x' WHERE id < 4", "UPDATE w.t SET v = 'y' WHERE id < 3", "DELETE FROM w.t WHERE id = 3",
+		"INSERT INTO w.t VALUES (3, 'd', 'new')", "UPDATE w.t SET v = 'z' WHERE id = 3",
+		"DELETE FROM w.t WHERE id = 1", "INSERT INTO w.t VALUES (9, 'A', 'the value of row 1')",
+		"UPDATE w.t SET u = NULL WHERE id = 2", "UPDATE w.t SET u = 'b' WHERE id = 4", "UPDATE w.t SET id = 8 WHERE id = 5",
+		"INSERT INTO w.t VALUES (5, 'f', 'the key of row 8')", "UPDATE w.t SET v = 'last' WHERE id IN (5, 8)",
+	})
+	want := fmt.Sprint(contents(t, s, "SELECT * FROM w.t ORDER BY id"))
+	imagetest.Exec(t, s, append(create[:2:2], fill)...)
+	if err := apply(t, s, log, path, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(contents(t, s, "SELECT * FROM w.t ORDER BY id")); got != want {
+		t.Errorf("rows %s, want %s", got, want)
+	}
+}
+
+// TestListFindsRowsByKey: an update of many rows looks each one up in the primary key, whatever its type and collation.
+func TestListFindsRowsByKey(t *testing.T) {
+	const rows, changed = 3000, 100
+	keys := map[string]string{ // type of the key: a value from n
+		"INT": "n", "BIGINT UNSIGNED": "18446744073709551615 - n", "DECIMAL(20,5)": "n + 0.5", "BINARY(4)": "LPAD(n, 4, '0')",
+		"VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci": "CONCAT('Schlüssel ', n)",
+		"VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin":        "CONCAT('Schlüssel ', n)",
+		"CHAR(20) CHARACTER SET latin1 COLLATE latin1_german1_ci":      "CONCAT('Schlüssel ', n)",
+		"DATETIME(3)": "'2024-01-01 00:00:00' + INTERVAL n SECOND",
+		"INT, m INT DEFAULT 7, PRIMARY KEY (k, m) -- ": "n",
+	}
+	for _, flavor := range sandbox.Flavors {
+		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+		imagetest.Exec(t, s, "CREATE DATABASE w", "CREATE TABLE w.n (n INT PRIMARY KEY)")
+		for n := 0; n < rows; n += 500 {
+			var values []string
+			for i := range 500 {
+				values = append(values, fmt.Sprintf("(%d)", n+i))
+			}
+			imagetest.Exec(t, s, "INSERT INTO w.n VALUES "+strings.Join(values, ","))
+		}
+		for kind, value := range keys {
+			t.Run(string(flavor)+" "+kind, func(t *testing.T) {
+				create := []string{
+					"SET NAMES utf8mb4", "DROP TABLE IF EXISTS w.k",
+					"CREATE TABLE w.k (k " + kind + " PRIMARY KEY\n, n INT, v VARCHAR(20)) CHARACTER SET utf8mb4",
+					"INSERT INTO w.k (k, n, v) SELECT " + value + ", n, 'old' FROM w.n", "ANALYZE TABLE w.k",
+				}
+				if strings.HasSuffix(kind, "-- ") {
+					create[2] = strings.Replace(create[2], " PRIMARY KEY\n", "\n", 1)
+				}
+				log := capture(t, s, create, []string{fmt.Sprintf("UPDATE w.k SET v = 'new' WHERE n MOD %d = 0", rows/changed)})
+				imagetest.Exec(t, s, "UPDATE w.k SET v = 'old' WHERE n MOD 60 = 0") // the others are as they shall be: found all the same
+				conn, dialect, _ := applySession(t, s)
+				count := &counting{Conn: conn}
+				w := portableFor(conn, dialect, count, false, testPacket, sorted)
+				read := func() (n int) {
+					t.Helper()
+					var name string
+					if err := conn.QueryRowContext(t.Context(), "SHOW SESSION STATUS LIKE 'Handler_read_rnd_next'").Scan(&name, &n); err != nil {
+						t.Fatal(err)
+					}
+					return n
+				}
+				before := read()
+				for _, ev := range log.Events {
+					if err := w.write(t.Context(), rowChanges{Event: ev, Format: log.Format}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := w.flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if n := read() - before; n > 10_000 { // the questions read some thousands
+					t.Errorf("%d rows read one after the other to find %d", n, changed)
+				}
+				if len(count.statements) != 1 {
+					t.Errorf("%d statements", len(count.statements))
+				}
+				if got := contents(t, s, "SELECT COUNT(*) FROM w.k WHERE v = 'new'"); got[0][0] != fmt.Sprint(changed) {
+					t.Errorf("%s rows are new, want %d", got[0][0], changed)
+				}
+			})
+		}
+	}
+}
+
+// writerLong: what a writer keeps is its own, whatever becomes of the event.
+func writerLong(t *testing.T, s *sandbox.Server, path string) {
+	create := []string{"DROP TABLE IF EXISTS w.l", "CREATE TABLE w.l (id INT PRIMARY KEY, b BLOB, c TEXT)"}
+	var changes []string
+	for id, letter := range []string{"p", "q", "r", "s"} {
+		changes = append(changes, fmt.Sprintf("INSERT INTO w.l VALUES (%d, REPEAT('%s', 9000), REPEAT('%[2]s', 9000))", id, letter))
+	}
+	log := capture(t, s, create, append(changes, "UPDATE w.l SET c = REPEAT('u', 7000) WHERE id = 1"))
+	want := fmt.Sprint(contents(t, s, "SELECT id, SHA2(b, 256), SHA2(c, 256) FROM w.l ORDER BY id"))
+	imagetest.Exec(t, s, create...)
+	if err := apply(t, s, log, path, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(contents(t, s, "SELECT id, SHA2(b, 256), SHA2(c, 256) FROM w.l ORDER BY id")); got != want {
+		t.Errorf("rows %s, want %s", got, want)
 	}
 }
 

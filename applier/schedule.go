@@ -79,7 +79,7 @@ const (
 func newScheduler(l *Link) *scheduler {
 	n := max(1, l.opt.Workers)
 	return &scheduler{
-		link: l, claims: newClaims(&l.opt), free: []*session{l.session}, width: newWidth(n),
+		link: l, claims: newClaims(newShapes(l.opt.Definitions, l.opt.Server.DB())), free: []*session{l.session}, width: newWidth(n),
 		reports: make(chan report, n*int(ended)), // all that tasks can have to say
 	}
 }

@@ -64,7 +64,8 @@ func (s *session) setUp(ctx context.Context) error {
 	}
 	s.routing = routing{opt: s.opt, canReplay: canReplay}
 	s.replay = newReplayWriter(s.conn, s.opt.Dialect, s.opt.MaxPacket)
-	s.portable = newPortableWriter(s.conn, s.targetTable, s.opt.SourceFlavor != s.opt.Flavor, s.opt.MaxPacket)
+	s.portable = newPortableWriter(s.conn, s.targetTable, s.opt.SourceFlavor != s.opt.Flavor, s.opt.MaxPacket,
+		s.opt.Dialect.Listing(), newSorter(newShapes(s.opt.Definitions, s.opt.Server.DB())))
 	return nil
 }
 
@@ -225,6 +226,7 @@ func (s *session) keepAlive(ctx context.Context) error {
 func (s *session) write(ctx context.Context, txs []*change.Transaction, x *execution, unchecked bool) error {
 	var last writer
 	s.replay.ahead = x.present == nil // otherwise rows are read and events written in turns
+	s.portable.ahead = s.replay.ahead
 	for _, tx := range txs {
 		x.tx = tx
 		err := tx.Body.Each(func(ev *change.RowsEvent) error {

@@ -30,9 +30,10 @@ type columnPlan struct {
 	geometry   bool     // a geometry between flavors: only without a spatial reference system
 	labels     []uint64 // target's value for each label of the source: index of an ENUM (from 1), bit of a SET (from 0)
 	set        bool
-	generated  bool // by the target: it can name a row, and is never written
-	automatic  bool // changes by itself with its row: ON UPDATE
-	keyPrefix  int  // of a key column: how many characters count, 0 = all
+	generated  bool   // by the target: it can name a row, and is never written
+	automatic  bool   // changes by itself with its row: ON UPDATE
+	keyPrefix  int    // of a key column: how many characters count, 0 = all
+	compares   string // the collation of a key column, "" where it has none
 }
 
 // jsonRule says what has to be done to a JSON value.
@@ -54,6 +55,7 @@ type Plan struct {
 	keys    []int // into columns, in key order
 	head    string
 	batch   bool
+	join    [server.Listings]join
 }
 
 const definitionRemedy = "make the definitions of the table equal on both servers, or leave it out of the replicated tables"
@@ -131,6 +133,7 @@ func newPlan(source *change.Table, target *server.Table, mixed, part bool) (*Pla
 			names = append(names, c.quoted)
 		}
 	}
+	p.join = p.planJoin()
 	p.head = "INSERT INTO " + p.name + " (" + strings.Join(names, ",") + ") VALUES "
 	return p, nil
 }
@@ -158,7 +161,7 @@ func (p *Plan) planKey() string {
 		if t.CollationID != 0 && p.source.Columns[part.Column].Collation != t.CollationID {
 			return "key column " + name + " has another collation there: what is one row here could be two"
 		}
-		p.columns[at].keyPrefix = part.Prefix
+		p.columns[at].keyPrefix, p.columns[at].compares = part.Prefix, t.Collation
 		p.keys = append(p.keys, at)
 	}
 	return ""

@@ -14,12 +14,15 @@ import (
 )
 
 // Statement is the SQL of one row change, for a session with the settings of package server and SET NAMES utf8mb4. Rows
-// of the same kind are joined by appending what follows Head: behind a comma (Insert) or " OR " (Delete).
+// of the same kind and form are joined by appending what follows Head behind a Separator; one without a Separator stands
+// alone.
 type Statement struct {
-	Text  []byte
-	Head  int
-	Args  []any
-	Loose bool // holds an ENUM's error value 0, which strict mode refuses
+	Text      []byte
+	Head      int
+	Separator string
+	Tail      string // ends the statement, behind the last row; not part of Text
+	Args      []any
+	Loose     bool // holds an ENUM's error value 0, which strict mode refuses
 
 	literal bool // for people: no arguments, and texts as they read
 }
@@ -79,19 +82,25 @@ type Change struct {
 
 // RenderOp is Render for row images.
 func (p *Plan) RenderOp(op image.Op) (*Statement, error) {
+	c, err := p.change(op)
+	if err != nil {
+		return nil, err
+	}
+	return p.Render(c)
+}
+
+func (p *Plan) change(op image.Op) (Change, error) {
 	c := Change{Kind: op.Kind, Only: op.Only, Add: op.Add}
 	var err error
 	if op.Kind != change.Insert {
 		if c.Before, err = image.Values(p.source, op.Before); err != nil {
-			return nil, err
+			return c, err
 		}
 	}
 	if op.Kind != change.Delete {
-		if c.After, err = image.Values(p.source, op.After); err != nil {
-			return nil, err
-		}
+		c.After, err = image.Values(p.source, op.After)
 	}
-	return p.Render(c)
+	return c, err
 }
 
 // Render makes the statement of a row change. A value that the target would not take unchanged is a fault of class
@@ -112,7 +121,7 @@ func (p *Plan) render(r *Statement, c Change) (*Statement, error) {
 	switch c.Kind {
 	case change.Insert:
 		r.Text = append(r.Text, p.head...)
-		r.Head = len(r.Text)
+		r.Head, r.Separator = len(r.Text), ","
 		err = p.appendTuple(r, c.After)
 	case change.Update:
 		r.Text = append(append(append(r.Text, "UPDATE "...), p.name...), " SET "...)
@@ -122,7 +131,8 @@ func (p *Plan) render(r *Statement, c Change) (*Statement, error) {
 		}
 	case change.Delete:
 		r.Text = append(append(append(r.Text, "DELETE FROM "...), p.name...), " WHERE "...)
-		r.Head = len(r.Text)
+		// MariaDB finds no index for a list of tuples.
+		r.Head, r.Separator = len(r.Text), " OR "
 		err = p.appendCondition(r, c.Before)
 	}
 	if err != nil {

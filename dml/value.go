@@ -101,7 +101,22 @@ func (c *columnPlan) appendText(r *Statement, b []byte) {
 		return
 	}
 	r.Text = append(r.Text, c.introducer...)
+	if isPlain(b) { // half as long as its digits, and the same bytes in every character set
+		r.Text = append(append(append(r.Text, '\''), b...), '\'')
+		return
+	}
 	r.appendHex(b)
+}
+
+// isPlain reports whether a text stands in quotes for its own bytes, whatever the introducer says: printable ASCII without
+// what ends or escapes.
+func isPlain(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' || c > '~' || c == '\'' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // isReadable reports whether a text can stand in quotes as it is.

@@ -24,9 +24,23 @@ type Dialect interface {
 	Purged(ctx context.Context, q Querier) (change.GTIDSet, error)
 	// ApplySession prepares a connection for applying. Call it once for each connection.
 	ApplySession(ctx context.Context, q Querier, s Session) error
+	// Listing is how the server takes a list of rows for a table.
+	Listing() Listing
 	replay
 	checks
 }
+
+// Listing is a form of the table value constructor.
+type Listing uint8
+
+// The forms: none at all, VALUES ROW(1,2),ROW(3,4), whose columns the alias names, and VALUES (1,2),(3,4), whose columns a
+// SELECT before it has to name.
+const (
+	NoListing Listing = iota
+	ListsRows
+	ListsValues
+	Listings // how many there are
+)
 
 // replay is the part of a dialect that sends events in BINLOG statements.
 type replay interface {

@@ -48,6 +48,8 @@ func (d mariadb) ApplySession(ctx context.Context, q Querier, s Session) error {
 	return nil
 }
 
+func (mariadb) Listing() Listing { return ListsValues }
+
 func (mariadb) AfterFormat() string { return "" }
 
 // ReplayNames: from binary, the server checks a string literal byte by byte for being utf8mb3; from latin1 it copies ASCII a

@@ -35,6 +35,14 @@ func (d mysqlDialect) ApplySession(ctx context.Context, q Querier, s Session) er
 	return execAll(ctx, q, statements)
 }
 
+// Listing: MySQL 8.0.19 brought the table value constructor.
+func (d mysqlDialect) Listing() Listing {
+	if d.info.Release.AtLeast(8, 0, 19) {
+		return ListsRows
+	}
+	return NoListing
+}
+
 // AfterFormat undoes what replaying a FORMAT_DESCRIPTION event does to the session: it sets gtid_next to ANONYMOUS, and
 // with gtid_mode=ON the next transaction would fail with error 1782.
 func (mysqlDialect) AfterFormat() string { return "SET SESSION gtid_next = 'AUTOMATIC'" }
