@@ -140,7 +140,7 @@ func (c *catalog) define(e event, id uint64, checksum bool) (*change.Table, erro
 	putTableID(own, id)
 	table, err := image.ParseTable(own.seal(checksum), checksum)
 	if err == nil {
-		table.Numbered = c.times.numbered(table)
+		table.Numbered = c.times.Numbered(table)
 	}
 	return table, err
 }

@@ -74,9 +74,9 @@ func timeColumn(t *change.Table, name string) int {
 	return i
 }
 
-// numbered reports whether each server numbers the rows of this table itself: the change_log, when its primary key is a
+// Numbered reports whether each server numbers the rows of this table itself: the change_log, when its primary key is a
 // single number. (An AUTO_INCREMENT beside another column, or a key of another type, is the same row everywhere.)
-func (t *Times) numbered(table *change.Table) bool {
+func (t *Times) Numbered(table *change.Table) bool {
 	if t.Log == nil || table.Name != t.Log.Name || len(table.PrimaryKey) != 1 {
 		return false
 	}

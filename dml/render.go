@@ -252,10 +252,15 @@ func (c *columnPlan) appendEqual(r *Statement, v image.Value, prefix int) error 
 		r.Text = append(append(r.Text, c.quoted...), " IS NULL"...)
 		return nil
 	}
+	return c.appendCompared(r, v, "=", prefix)
+}
+
+// appendCompared compares a column with a value that is not NULL.
+func (c *columnPlan) appendCompared(r *Statement, v image.Value, operator string, prefix int) error {
 	if prefix > 0 {
-		r.Text = fmt.Appendf(r.Text, "LEFT(%s,%d)=LEFT(", c.quoted, prefix)
+		r.Text = fmt.Appendf(r.Text, "LEFT(%s,%d)%sLEFT(", c.quoted, prefix, operator)
 	} else {
-		r.Text = append(append(r.Text, c.quoted...), '=')
+		r.Text = append(append(r.Text, c.quoted...), operator...)
 	}
 	if err := c.appendValue(r, v); err != nil {
 		return err

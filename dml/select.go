@@ -125,11 +125,7 @@ func (p *Plan) rowConditions(rows [][]image.Value) ([]Statement, error) {
 }
 
 func (p *Plan) query(conditions []Statement, hint string, o Options) *Query {
-	var columns []byte
-	for i := range p.columns {
-		columns = append(append(columns, ','), p.columns[i].expression()...)
-	}
-	s := p.selectStatement(conditions, string(columns), hint, o)
+	s := p.selectStatement(conditions, p.expressions(), hint, o)
 	return &Query{Text: string(s.Text), Args: s.Args, plan: p}
 }
 

@@ -303,8 +303,8 @@ func (r *Row) Value(name string) (v any, ok bool) {
 
 func inBase64(b []byte) any { return map[string]string{"base64": base64.StdEncoding.EncodeToString(b)} }
 
-// key is the primary key as a JSON object, in key order.
-func (r *Row) key() ([]byte, error) {
+// Key is the primary key as a JSON object, in key order.
+func (r *Row) Key() ([]byte, error) {
 	return r.object(func(add func(int)) {
 		for _, p := range r.Table.PrimaryKey {
 			add(p.Column)
@@ -314,7 +314,7 @@ func (r *Row) key() ([]byte, error) {
 
 // KeyText is the primary key as JSON, for people; "?" where it cannot be printed.
 func (r *Row) KeyText() string {
-	text, err := r.key()
+	text, err := r.Key()
 	if err != nil {
 		return "?"
 	}

@@ -104,7 +104,7 @@ func (e *Entry) fit(limit int64, most int) ([]byte, error) {
 
 // tuple renders the entry's values.
 func (e *Entry) tuple(limit int) ([]byte, error) {
-	key, err := e.KeyRow.key()
+	key, err := e.KeyRow.Key()
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (e *Entry) tuple(limit int) ([]byte, error) {
 }
 
 func sameKey(r *Row, key []byte) bool {
-	other, err := r.key()
+	other, err := r.Key()
 	return err == nil && string(other) == string(key)
 }
 

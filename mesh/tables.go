@@ -42,6 +42,7 @@ func StatusFromTables(ctx context.Context, c *config.Config) (Status, error) {
 // witness is one server asked once.
 type witness struct {
 	server   *server.Server
+	info     server.Info
 	identity *checkpoint.Identity
 	status   ServerStatus
 	beat     checkpoint.Heartbeat
@@ -77,7 +78,7 @@ func (w *witness) ask(ctx context.Context) error {
 	if err != nil {
 		return server.Fault(err, "ask "+w.status.Name)
 	}
-	reachable = true
+	reachable, w.info = true, info
 	flavor := info.Flavor.String()
 	w.status.Flavor, w.status.Version = &flavor, &info.Version
 	clock, err := server.ReadClock(ctx, w.server.DB())

@@ -39,6 +39,7 @@ func newRootCommand() *cobra.Command {
 		newCheckCommand(),
 		newStatusCommand(),
 		newConflictsCommand(),
+		newVerifyCommand(),
 		newLinkCommand(),
 		newHealthCommand(),
 		newVersionCommand(),
@@ -85,7 +86,6 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 var later = [][2]string{
 	{"clone", "Make a server a replica of another's tables, then let it join"},
 	{"resync", "Make a table on one server equal to another's"},
-	{"verify", "Compare the tables of all servers"},
 	{"errors", "List, retry and skip transactions that were set aside"},
 	{"drain", "Hand over everything that this process owns"},
 	{"pull", "Follow another replicator's change feed"},

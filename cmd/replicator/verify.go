@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"replicator/api"
+	"replicator/change"
+	"replicator/config"
+	"replicator/mesh"
+	"replicator/verify"
+)
+
+func newVerifyCommand() *cobra.Command {
+	var o verify.Options
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify [DATABASE.TABLE]...",
+		Short: "Compare all servers, row by row, while they are written to",
+		Long: "Compare all servers, row by row, while they are written to. A row that differs is read again behind every change that\n" +
+			"was under way, until it is equal or has stood still; so the links must run. * in a table's name stands for any text;\n" +
+			"without names all replicated tables are compared. Exit code 3: rows differ; 1: something could not be compared.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Limit < 0 {
+				return usageError{errors.New("--limit must not be negative")}
+			}
+			match, err := matchTables(args)
+			if err != nil {
+				return usageError{err}
+			}
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+			defer release()
+			bar := newProgress(cmd.ErrOrStderr())
+			o.Progress = bar.show
+			report, err := mesh.Verify(ctx, cfg, match, o)
+			bar.clear()
+			if err != nil {
+				return err
+			}
+			if len(report.Tables) == 0 {
+				return fmt.Errorf("no replicated table is called %v", args)
+			}
+			d, err := report.Document(serverNames(cfg))
+			if err != nil {
+				return err
+			}
+			return writeVerified(cmd, d, serverNames(cfg), asJSON)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&o.Quick, "quick", false, "only whether each table is equal: end its comparison at the first difference")
+	flags.IntVar(&o.Limit, "limit", 100, "show at most so many differences of a table; all are counted")
+	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long to wait for a link that is behind")
+	flags.BoolVar(&asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+// matchTables accepts the named tables, and all where none is named.
+func matchTables(args []string) (func(change.TableName) bool, error) {
+	patterns := make([]config.Pattern, len(args))
+	for i, text := range args {
+		var err error
+		if patterns[i], err = api.ParseTables(text); err != nil {
+			return nil, err
+		}
+	}
+	return func(name change.TableName) bool {
+		for _, p := range patterns {
+			if p.Matches(name) {
+				return true
+			}
+		}
+		return len(patterns) == 0
+	}, nil
+}
+
+func writeVerified(cmd *cobra.Command, d verify.Document, servers []string, asJSON bool) error {
+	var err error
+	if asJSON {
+		err = api.WriteJSON(cmd.OutOrStdout(), d)
+	} else {
+		err = api.WriteVerified(cmd.OutOrStdout(), d, servers)
+	}
+	switch {
+	case err != nil:
+		return err
+	case api.Incomplete(d):
+		return errIncomplete
+	case d.Equal == nil || !*d.Equal:
+		return errAnswerNo
+	}
+	return nil
+}
+
+// progress is a line on a terminal that is written again and again.
+type progress struct {
+	out   io.Writer
+	begin time.Time
+	last  time.Time
+}
+
+func newProgress(out io.Writer) *progress {
+	f, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return &progress{}
+	}
+	return &progress{out: out, begin: time.Now()}
+}
+
+const progressEvery = 200 * time.Millisecond
+
+func (p *progress) show(v verify.Progress) {
+	if p.out == nil || time.Since(p.last) < progressEvery {
+		return
+	}
+	p.last = time.Now()
+	text := fmt.Sprintf("%s: %d rows", v.Table, v.Rows)
+	if v.Open > 0 {
+		text += fmt.Sprintf(", %d to be looked at again", v.Open)
+	}
+	_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s", text) // it is only progress
+}
+
+func (p *progress) clear() {
+	if p.out != nil {
+		_, _ = fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,95 @@
+package verify
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"replicator/journal"
+)
+
+// Document is a report as JSON.
+type Document struct {
+	Equal   *bool           `json:"equal"` // null: not everything could be compared, and nothing differs so far
+	Seconds float64         `json:"seconds"`
+	Tables  []TableDocument `json:"tables"`
+}
+
+// TableDocument is what was found in one table.
+type TableDocument struct {
+	Table       string               `json:"table"`
+	Equal       *bool                `json:"equal"`
+	Rows        map[string]int64     `json:"rows"` // by server
+	Total       int64                `json:"differences_total"`
+	Differences []DifferenceDocument `json:"differences"`
+	Error       *string              `json:"error"`
+	Skipped     *string              `json:"skipped"` // why it is none that can be compared
+}
+
+// DifferenceDocument is one row that differs.
+type DifferenceDocument struct {
+	Key     json.RawMessage         `json:"key"`
+	Kind    string                  `json:"kind"`    // "missing" on some server, or "changed"
+	Servers map[string]*journal.Row `json:"servers"` // null: it is missing there
+	Columns []string                `json:"columns"` // in which those rows differ that are there
+}
+
+// Document makes the JSON of a report; servers are their names, in the order of Run.
+func (r *Report) Document(servers []string) (Document, error) {
+	d := Document{Seconds: r.Elapsed.Seconds(), Tables: []TableDocument{}}
+	unknown, differs := false, false
+	for i := range r.Tables {
+		t, err := r.Tables[i].document(servers)
+		if err != nil {
+			return d, err
+		}
+		unknown = unknown || t.Error != nil
+		differs = differs || t.Equal != nil && !*t.Equal
+		d.Tables = append(d.Tables, t)
+	}
+	d.Equal = verdict(differs, unknown)
+	return d, nil
+}
+
+func verdict(differs, unknown bool) *bool {
+	if unknown && !differs {
+		return nil
+	}
+	equal := !differs
+	return &equal
+}
+
+func (t *Table) document(servers []string) (TableDocument, error) {
+	d := TableDocument{
+		Table: t.Name.String(), Equal: verdict(t.Total > 0, t.Err != nil || t.Skipped != ""), Rows: map[string]int64{}, Total: t.Total,
+		Differences: []DifferenceDocument{},
+	}
+	for i, n := range t.Rows {
+		d.Rows[servers[i]] = n
+	}
+	if t.Err != nil {
+		text := t.Err.Error()
+		d.Error = &text
+	}
+	if t.Skipped != "" {
+		d.Skipped = &t.Skipped
+	}
+	for i := range t.Differences {
+		x := &t.Differences[i]
+		key, err := x.Any().Key()
+		if err != nil {
+			return d, fmt.Errorf("print a key of %s: %w", t.Name, err)
+		}
+		one := DifferenceDocument{Key: key, Kind: "changed", Servers: map[string]*journal.Row{}, Columns: x.Columns()}
+		if x.Missing() {
+			one.Kind = "missing"
+		}
+		if one.Columns == nil {
+			one.Columns = []string{}
+		}
+		for j, row := range x.Rows {
+			one.Servers[servers[j]] = row
+		}
+		d.Differences = append(d.Differences, one)
+	}
+	return d, nil
+}

@@ -1,0 +1,229 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+	"unsafe"
+
+	"replicator/change"
+	"replicator/checkpoint"
+	"replicator/dml"
+	"replicator/fault"
+	"replicator/image"
+	"replicator/server"
+)
+
+// suspect is a row that differed when it was read last.
+type suspect struct {
+	of   *comparison
+	rows [][]image.Value // by server; nil where there is none
+	// stood is how often it has been read since, behind every change that was under way, and was the same everywhere as
+	// the time before.
+	stood int
+}
+
+// size is about how many bytes the rows take.
+func (s *suspect) size() (n int) {
+	for _, values := range s.rows {
+		n += len(values) * int(unsafe.Sizeof(image.Value{}))
+		for i := range values {
+			n += len(values[i].Bytes)
+		}
+	}
+	return n
+}
+
+const (
+	// enough is how often a row must have stood: a change that is taken back may make it look so once.
+	enough = 2
+	// rounds is how often rows are read that are changed all the time.
+	rounds = 30
+	// lookRows is how many rows one statement asks for.
+	lookRows = 100
+	pollLink = 100 * time.Millisecond
+)
+
+// settle looks at the open rows of all tables again until it is known of each whether it differs.
+func (v *verifier) settle(ctx context.Context) error {
+	for round := 0; len(v.open) > 0; round++ {
+		if err := v.pass(ctx); err != nil {
+			return v.abandon(ctx, err)
+		}
+		if round == rounds {
+			return v.abandon(ctx, fault.New(fault.Precondition, "compare again when less is written",
+				"%d rows differ and are changed all the time, one of them %s", len(v.open), v.open[0].of.row(anyOf(v.open[0].rows)).KeyText()))
+		}
+		var left []*suspect
+		for list := v.open; len(list) > 0; {
+			n := 1 // the rows of one table are asked for together
+			for n < len(list) && n < lookRows && list[n].of == list[0].of {
+				n++
+			}
+			left = append(left, list[0].of.examine(ctx, list[:n])...)
+			list = list[n:]
+		}
+		v.open = left
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	v.bytes = 0
+	return nil
+}
+
+// abandon says of the tables with open rows why these cannot be settled.
+func (v *verifier) abandon(ctx context.Context, err error) error {
+	for _, s := range v.open {
+		s.of.result.Err = err
+	}
+	v.open, v.bytes = nil, 0
+	return ctx.Err()
+}
+
+// examine reads suspects of one table anew, notes those that differ, and returns those that may.
+func (c *comparison) examine(ctx context.Context, list []*suspect) (left []*suspect) {
+	if c.over() {
+		return nil
+	}
+	if err := c.look(ctx, list); err != nil {
+		c.result.Err = err
+		return nil
+	}
+	for _, s := range list {
+		switch {
+		case s.rows == nil: // equal now
+		case s.stood < enough:
+			left = append(left, s)
+		default:
+			c.differs(s)
+		}
+	}
+	c.progress()
+	return left
+}
+
+func anyOf(rows [][]image.Value) []image.Value {
+	for _, values := range rows {
+		if values != nil {
+			return values
+		}
+	}
+	return nil
+}
+
+// differs notes a difference.
+func (c *comparison) differs(s *suspect) {
+	c.result.Total++
+	if c.opt.Quick || len(c.result.Differences) >= c.opt.Limit {
+		return
+	}
+	d := Difference{}
+	for _, values := range s.rows {
+		d.Rows = append(d.Rows, c.row(values))
+	}
+	c.result.Differences = append(c.result.Differences, d)
+}
+
+// look reads suspects anew.
+func (c *comparison) look(ctx context.Context, list []*suspect) error {
+	keys := make([][]image.Value, len(list))
+	for i, s := range list {
+		keys[i] = anyOf(s.rows)
+	}
+	read := make([][][]image.Value, len(c.sites))
+	err := c.each(func(i int) error {
+		q, err := c.sites[i].Plan.SelectRows(keys, dml.Options{})
+		if err != nil {
+			return err
+		}
+		found, err := q.Run(ctx, c.sites[i].DB)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.sites[i].Server, err)
+		}
+		read[i] = make([][]image.Value, len(list))
+		for _, f := range found {
+			read[i][f.Index] = f.Values
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for n, s := range list {
+		now, stood := make([][]image.Value, len(c.sites)), true
+		for i := range c.sites {
+			now[i] = read[i][n]
+			stood = stood && c.same(now[i], s.rows[i])
+		}
+		switch {
+		case c.equal(now):
+			s.rows = nil
+			continue
+		case stood:
+			s.stood++
+		default:
+			s.stood = 0
+		}
+		s.rows = now
+	}
+	return nil
+}
+
+// pass waits until every link has applied what the servers' binlogs hold now.
+func (v *verifier) pass(ctx context.Context) error {
+	ends := make([]change.GTIDSet, len(v.servers))
+	if err := each(len(v.servers), func(i int) (err error) {
+		s := &v.servers[i]
+		if ends[i], err = s.Dialect.Position(ctx, s.DB); err != nil {
+			return server.Fault(err, "read the position of "+s.Name)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return each(len(v.links), func(i int) error { return v.await(ctx, v.links[i], ends[v.links[i].From]) })
+}
+
+func (v *verifier) await(ctx context.Context, l Link, end change.GTIDSet) error {
+	from, to := &v.servers[l.From], &v.servers[l.To]
+	patience := time.Now().Add(v.opt.Patience)
+	tick := time.NewTicker(pollLink)
+	defer tick.Stop()
+	for {
+		state, found, err := checkpoint.Latest(ctx, to.DB, from.Flavor, from.ID)
+		if err != nil {
+			return server.Fault(err, "read how far "+to.Name+" has "+from.Name)
+		}
+		if found && state.Position.Covers(end) {
+			return nil
+		}
+		if time.Now().After(patience) {
+			return fault.New(fault.Unavailable, "see replicator status, and compare again when the link runs",
+				"link %s→%s has not applied within %s what %s held: what differs for good is not known", from.Name, to.Name,
+				v.opt.Patience, from.Name)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// each runs do for the numbers below n at once, and returns one of the errors.
+func each(n int, do func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = do(i) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,296 @@
+// Package verify compares the tables of all servers of a mesh while they are written to.
+//
+// Two readings of servers that replicate to each other differ all the time: changes are under way. A row differs only if it
+// still does after every link has applied whatever the servers held when the row was read, and it has not been changed
+// anywhere meanwhile.
+package verify
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"replicator/change"
+	"replicator/image"
+	"replicator/journal"
+	"replicator/resync/chunk"
+	"replicator/server"
+)
+
+// Server is one of the servers that are compared.
+type Server struct {
+	Name    string
+	DB      *sql.DB
+	ID      change.ServerID
+	Flavor  change.Flavor
+	Dialect server.Dialect
+}
+
+// Link applies one server's changes to another: indexes into the servers.
+type Link struct{ From, To int }
+
+// Options say what is compared, and how.
+type Options struct {
+	Match func(change.TableName) bool
+	// Numbered reports whether each server gives the rows of a table numbers of its own.
+	Numbered func(*change.Table) bool
+	// Limit is how many differences of a table are kept; all are counted.
+	Limit int
+	// Quick ends the comparison of a table at its first difference, which is not kept.
+	Quick bool
+	// Patience bounds the wait for a link. Optional: a minute.
+	Patience time.Duration
+	// Progress is told of each piece of a table. Optional.
+	Progress func(Progress)
+}
+
+// Progress is how far a table is.
+type Progress struct {
+	Table change.TableName
+	Rows  int64 // compared so far, of the server with the most
+	Open  int   // differences that are looked at again
+}
+
+// Report is what was found.
+type Report struct {
+	Tables  []Table
+	Elapsed time.Duration
+}
+
+// Table is what was found in one table.
+type Table struct {
+	Name  change.TableName
+	Rows  []int64 // by server, as they were counted on the way
+	Total int64   // differences
+	// Differences are the first of them.
+	Differences []Difference
+	// Err says why the comparison is not complete: then nothing but the differences is known.
+	Err error
+	// Skipped says why the table is none that can be compared; "" of all others.
+	Skipped string
+}
+
+// Difference is a row that is not the same on all servers.
+type Difference struct {
+	Rows []*journal.Row // by server; nil where there is none
+}
+
+// Any is the row as one of the servers has it.
+func (d *Difference) Any() *journal.Row {
+	for _, r := range d.Rows {
+		if r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// Missing reports whether some server does not have the row at all.
+func (d *Difference) Missing() bool {
+	for _, r := range d.Rows {
+		if r == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Columns are those in which the rows differ, where they are.
+func (d *Difference) Columns() (names []string) {
+	first, seen := d.Any(), map[string]bool{}
+	for _, r := range d.Rows {
+		if r == nil {
+			continue
+		}
+		for _, name := range journal.Differing(first, r) {
+			if !seen[name] {
+				seen[name] = true
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+const (
+	sumRows   = 2000    // in a range whose checksums are compared
+	readRows  = 500     // in a piece that is read, unless they are long
+	readBytes = 4 << 20 // of one server's rows in such a piece, by their average
+	openRows  = 5000    // that differ and wait to be looked at again
+	openBytes = 32 << 20
+)
+
+// Run compares the tables.
+func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report, error) {
+	begin := time.Now()
+	if o.Patience == 0 {
+		o.Patience = time.Minute
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	v := &verifier{servers: servers, links: links, opt: o}
+	names, err := v.tables(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	tables := make([]*Table, len(names))
+	for i, name := range names {
+		tables[i] = &Table{Name: name, Rows: make([]int64, len(servers))}
+		if err := v.table(ctx, tables[i]); err != nil {
+			return Report{}, err
+		}
+	}
+	if err := v.settle(ctx); err != nil {
+		return Report{}, err
+	}
+	r := Report{Elapsed: time.Since(begin)}
+	for _, t := range tables {
+		r.Tables = append(r.Tables, *t)
+	}
+	return r, nil
+}
+
+type verifier struct {
+	servers []Server
+	links   []Link
+	opt     Options
+	open    []*suspect // of all tables so far
+	bytes   int        // of their rows
+}
+
+// comparison is one table under way.
+type comparison struct {
+	*verifier
+	source *change.Table // in whose terms all rows are read
+	sites  []*chunk.Site
+	sums   bool // the servers' checksums can be compared
+	read   int  // rows in a piece that is read
+	keyer  *image.Keyer
+	result *Table
+}
+
+// over reports whether there is nothing more to find out about the table.
+func (c *comparison) over() bool { return c.result.Err != nil || c.opt.Quick && c.result.Total > 0 }
+
+// errOver ends the walk through a table that is over.
+var errOver = errors.New("nothing more is to be found out")
+
+// table walks through a table. What goes wrong with it alone is part of the result.
+func (v *verifier) table(ctx context.Context, t *Table) error {
+	c, err := v.compare(ctx, t)
+	if err == nil {
+		err = chunk.Walk(ctx, c.sites[0], sumRows, func(r chunk.Range) error {
+			equal, err := c.sumsEqual(ctx, r)
+			if err != nil || equal {
+				return err
+			}
+			return chunk.Read(ctx, c.sites, r, c.read, func(rows [][][]image.Value) error { return c.piece(ctx, rows) })
+		})
+	}
+	switch {
+	case errors.Is(err, errNumbered):
+		t.Skipped = err.Error()
+	case err != nil && !errors.Is(err, errOver):
+		t.Err = err
+	}
+	return ctx.Err()
+}
+
+// sumsEqual compares a range by the checksums that the servers compute.
+func (c *comparison) sumsEqual(ctx context.Context, r chunk.Range) (bool, error) {
+	if !c.sums {
+		return false, nil
+	}
+	sums := make([]chunk.Sum, len(c.sites))
+	if err := c.each(func(i int) (err error) {
+		sums[i], err = c.sites[i].Sum(ctx, r)
+		return err
+	}); err != nil {
+		return false, err
+	}
+	for _, s := range sums {
+		if s != sums[0] || !s.Whole {
+			return false, nil
+		}
+	}
+	for i, s := range sums {
+		c.count(i, s.Rows)
+	}
+	c.progress()
+	return true, nil
+}
+
+// piece compares rows that were read.
+func (c *comparison) piece(ctx context.Context, rows [][][]image.Value) error {
+	found := map[change.Key]*suspect{}
+	var order []*suspect
+	for i := range rows {
+		c.count(i, int64(len(rows[i])))
+		for _, values := range rows[i] {
+			key, err := c.keyer.RowKey(ctx, c.source, values)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.sites[i].Server, err)
+			}
+			s := found[key]
+			if s == nil {
+				s = &suspect{of: c, rows: make([][]image.Value, len(c.sites))}
+				found[key] = s
+				order = append(order, s)
+			}
+			s.rows[i] = values
+		}
+	}
+	for _, s := range order {
+		if !c.equal(s.rows) {
+			c.open = append(c.open, s)
+			c.bytes += s.size()
+		}
+	}
+	c.progress()
+	if len(c.open) >= openRows || c.bytes >= openBytes {
+		if err := c.settle(ctx); err != nil {
+			return err
+		}
+	}
+	if c.over() {
+		return errOver
+	}
+	return nil
+}
+
+func (c *comparison) count(site int, rows int64) { c.result.Rows[site] += rows }
+
+func (c *comparison) progress() {
+	p := Progress{Table: c.result.Name, Open: len(c.open)}
+	for _, n := range c.result.Rows {
+		p.Rows = max(p.Rows, n)
+	}
+	c.opt.Progress(p)
+}
+
+// each runs do for all servers at once.
+func (c *comparison) each(do func(i int) error) error { return each(len(c.sites), do) }
+
+func (c *comparison) row(values []image.Value) *journal.Row {
+	if values == nil {
+		return nil
+	}
+	return &journal.Row{Table: c.source, Values: values}
+}
+
+// equal reports whether all servers have the same row.
+func (c *comparison) equal(rows [][]image.Value) bool {
+	for _, values := range rows[1:] {
+		if !c.same(rows[0], values) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *comparison) same(a, b []image.Value) bool {
+	return len(journal.Differing(c.row(a), c.row(b))) == 0
+}
