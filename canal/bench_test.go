@@ -162,24 +162,28 @@ func report(b *testing.B, bytes int, used time.Duration) {
 // capture reads the events that a dump sends, until it falls silent.
 func capture(b *testing.B, o Options, start change.GTIDSet) []event {
 	b.Helper()
-	d := &dump{opts: &o, events: newQueue[event](rawBytes)}
-	stop, err := d.start(b.Context(), randomReplicaID(), start)
+	d := &dump{opts: &o}
+	defer d.hangUp()
+	s, err := d.start(b.Context(), randomReplicaID(), start)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer stop()
 	var events []event
 	for commits := 0; commits < benchTransactions; {
-		batch, err := d.events.take(b.Context(), nil, nil)
+		e, err := s.take()
+		if err == nil && e == nil {
+			err = s.fill()
+		}
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, e := range batch {
-			if e.kind() == 16 { // XID
-				commits++
-			}
+		if e == nil {
+			continue
 		}
-		events = append(events, slices.Clone(batch)...)
+		if e.kind() == 16 { // XID
+			commits++
+		}
+		events = append(events, slices.Clone(e))
 	}
 	return events
 }

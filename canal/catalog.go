@@ -1,6 +1,7 @@
 package canal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"sync"
 
@@ -100,7 +101,7 @@ func (c *catalog) resolve(e event, checksum bool) (*mapped, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mapped{body: body, id: tableID(body), role: c.roleOf(name), name: name}
+	m := &mapped{body: bytes.Clone(body), id: tableID(body), role: c.roleOf(name), name: name}
 	if m.role == roleOther && c.times.column(name) != "" {
 		m.role = roleTimed
 	}

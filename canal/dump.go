@@ -5,28 +5,23 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-mysql-org/go-mysql/client"
 	"github.com/go-mysql-org/go-mysql/mysql"
-	"github.com/go-mysql-org/go-mysql/replication"
 
 	"replicator/change"
 	"replicator/fault"
 	"replicator/wire"
 )
 
-// dump is one connection that streams a binlog. It is made for one attempt: the library's own reconnecting loses tags
-// of GTIDs and kills connections by numbers that may belong to others by then.
+// dump is one connection that streams a binlog. It is made for one attempt. The library logs in; its own reading costs more
+// than all the rest of a tailer, and its reconnecting loses tags of GTIDs.
 type dump struct {
-	opts   *Options
-	events *queue[event]
+	opts *Options
 
 	mu      sync.Mutex
 	conn    net.Conn
@@ -37,96 +32,77 @@ type dump struct {
 	compression wire.Algorithm
 }
 
-const (
-	// rawBytes bounds the events between the connection and the tailer.
-	rawBytes = 2 << 20
-	// eventOverhead is what an event in the queue takes besides its bytes.
-	eventOverhead = 256
-)
-
 // follow streams the binlog behind position into t until ctx ends, the connection or the server fails, or t does.
 // listening is called when the server has begun to send.
 func follow(ctx context.Context, opts *Options, replicaID uint32, position change.GTIDSet, t *tailer,
 	count func(events, bytes int), listening func(wire.Algorithm),
 ) error {
-	d := &dump{opts: opts, events: newQueue[event](rawBytes), compression: wire.None}
-	stop, err := d.start(ctx, replicaID, position)
+	d := &dump{opts: opts, compression: wire.None}
+	defer d.hangUp()
+	defer context.AfterFunc(ctx, d.hangUp)()
+	s, err := d.start(ctx, replicaID, position)
 	if err != nil {
-		return err
+		return d.explain(ctx, err)
 	}
-	defer stop()
-	var batch []event
-	for first := true; ; first = false {
-		if batch, err = d.events.take(ctx, batch, nil); err != nil {
+	for first := true; ; {
+		if err := s.fill(); err != nil {
 			return d.explain(ctx, err)
 		}
-		if first {
-			listening(d.compression)
-		}
-		bytes := 0
-		for i, e := range batch {
-			batch[i] = nil
-			bytes += len(e)
+		events, bytes := 0, 0
+		for {
+			e, err := s.take()
+			if err != nil {
+				return d.explain(ctx, err)
+			}
+			if e == nil {
+				break
+			}
+			if first {
+				first = false
+				listening(d.compression)
+			}
+			if !e.intact(t.checksum()) {
+				return fault.New(fault.UnknownEvent, "check the disk of the server and the network between; "+copyAgain,
+					"the binlog of %s is damaged: the checksum of an event at %s is wrong", opts.Name, t.place)
+			}
 			if err := t.read(ctx, e); err != nil {
 				return err
 			}
+			events++
+			bytes += len(e)
 		}
-		count(len(batch), bytes)
+		count(events, bytes)
 	}
 }
 
-// start connects and asks for the dump. stop ends it and waits for its goroutines.
-func (d *dump) start(ctx context.Context, replicaID uint32, position change.GTIDSet) (stop func(), err error) {
+// start connects and asks for the binlog behind a position.
+func (d *dump) start(ctx context.Context, replicaID uint32, position change.GTIDSet) (*stream, error) {
 	set, err := dumpPosition(position)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := d.config(ctx, replicaID)
+	c, err := d.login(ctx)
 	if err != nil {
 		return nil, err
 	}
-	syncer := replication.NewBinlogSyncer(cfg)
-	finished := make(chan struct{})
-	closeAll := func() {
-		d.hangUp()
-		syncer.Close()
+	if err := d.greet(c); err != nil {
+		return nil, err
 	}
-	unhook := context.AfterFunc(ctx, d.hangUp)
-	streamer, err := startSync(syncer, set)
-	if err != nil {
-		unhook()
-		closeAll()
-		return nil, d.explain(ctx, err)
+	r := request{conn: c, replicaID: replicaID, opts: d.opts}
+	if err := r.dump(set); err != nil {
+		return nil, err
 	}
-	go func() {
-		defer close(finished)
-		_, err := streamer.GetEvent(context.WithoutCancel(ctx)) // no event ever comes this way: only the end of the stream
-		d.events.fail(err)
-	}()
-	return func() {
-		unhook()
-		closeAll()
-		<-finished
-	}, nil
+	// Everything that the server has sent up to the command was an answer, so the library holds nothing of what follows.
+	return &stream{conn: c.Conn.Conn, timeout: d.opts.ReadTimeout, refused: c.HandleErrorPacket, number: 1}, nil
 }
 
-// startSync guards against the library's panics on logins that it does not know.
-func startSync(syncer *replication.BinlogSyncer, set mysql.GTIDSet) (s *replication.BinlogStreamer, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fault.New(fault.Login, "let the account use mysql_native_password, ed25519 or caching_sha2_password, or turn TLS on",
-				"the login method of the account is not supported without TLS: %v", r)
-		}
-	}()
-	return syncer.StartSyncGTID(set)
-}
+const loginTimeout = 10 * time.Second
 
-func (d *dump) config(ctx context.Context, replicaID uint32) (replication.BinlogSyncerConfig, error) {
+func (d *dump) login(ctx context.Context) (c *client.Conn, err error) {
 	o := d.opts
 	password, err := o.Password()
 	if err != nil {
-		return replication.BinlogSyncerConfig{}, fault.Wrap(err, fault.Login, "make the password readable",
-			"read the password of %s on %s", o.User, o.Name)
+		return nil, fault.Wrap(err, fault.Login, "make the password readable", "read the password of %s on %s", o.User, o.Name)
 	}
 	tlsConfig := o.TLS
 	if tlsConfig != nil && tlsConfig.ServerName == "" && !tlsConfig.InsecureSkipVerify {
@@ -136,37 +112,36 @@ func (d *dump) config(ctx context.Context, replicaID uint32) (replication.Binlog
 			tlsConfig.ServerName = host
 		}
 	}
-	host, _ := os.Hostname()
-	dial := func(dialCtx context.Context, network, address string) (net.Conn, error) {
-		return d.dial(ctx, dialCtx, network, address)
-	}
+	attributes := map[string]string{"_client_role": "binary_log_listener"}
+	dial := d.dial
 	if len(o.Compress) > 0 {
 		login := wire.Login{
 			Address: o.Address, User: o.User, Password: password, TLS: tlsConfig, ReadTimeout: o.ReadTimeout,
-			Attributes: map[string]string{"_client_role": "binary_log_listener"}, Dial: dial, Choose: d.choose,
+			Attributes: attributes, Dial: d.dial, Choose: d.choose,
 		}
 		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return wire.Open(ctx, login) }
 		tlsConfig = nil // it is in what wire opens
 	}
-	return replication.BinlogSyncerConfig{
-		ServerID: replicaID, Flavor: flavorName(o.Flavor), Host: o.Address, User: o.User, Password: password,
-		Localhost: host, RawModeEnabled: true, TLSConfig: tlsConfig, VerifyChecksum: true, DiscardGTIDSet: true,
-		DisableRetrySync: true, HeartbeatPeriod: o.HeartbeatPeriod, ReadTimeout: o.ReadTimeout,
-		Logger: slog.New(slog.DiscardHandler), EventCacheCount: 1, SynchronousEventHandler: d,
-		Option: d.greet, Dialer: dial,
-	}, nil
+	defer func() { // the library panics on logins that it does not know
+		if r := recover(); r != nil {
+			err = fault.New(fault.Login, "let the account use mysql_native_password, ed25519 or caching_sha2_password, or turn TLS on",
+				"the login method of the account is not supported without TLS: %v", r)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	return client.ConnectWithDialer(ctx, "", o.Address, o.User, password, "", dial, func(c *client.Conn) error {
+		c.SetTLSConfig(tlsConfig)
+		c.SetAttributes(attributes)
+		c.ReadTimeout = o.ReadTimeout
+		return nil
+	})
 }
 
 // choose takes the best compression that the server offers.
 func (d *dump) choose(g wire.Greeting) (wire.Algorithm, error) {
 	d.compression, d.refused = wire.Choose(d.opts.Name, g, d.opts.Compress)
 	return d.compression, d.refused
-}
-
-// HandleEvent takes an event from the library's goroutine. A full queue lets the server wait, which greet has told to be
-// patient.
-func (d *dump) HandleEvent(e *replication.BinlogEvent) error {
-	return d.events.put(event(e.RawData), int64(len(e.RawData))+eventOverhead)
 }
 
 // greet checks the server and prepares the session, before the dump is asked for.
@@ -184,17 +159,8 @@ func (d *dump) greet(c *client.Conn) error {
 	return nil
 }
 
-func (d *dump) dial(ctx, dialCtx context.Context, network, address string) (net.Conn, error) {
-	dialCtx, cancel := context.WithCancel(dialCtx)
-	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
-	d.mu.Lock()
-	refused := d.closing
-	d.mu.Unlock()
-	if refused { // closing would open a connection to kill the old one's number, which may be another's by now
-		return nil, errClosed
-	}
-	raw, err := d.opts.Dial(dialCtx, network, address)
+func (d *dump) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	raw, err := d.opts.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -204,8 +170,8 @@ func (d *dump) dial(ctx, dialCtx context.Context, network, address string) (net.
 		_ = raw.Close()
 		return nil, errClosed
 	}
-	d.conn = &conn{Conn: raw}
-	return d.conn, nil
+	d.conn = raw
+	return raw, nil
 }
 
 // hangUp cuts the connection and lets every blocked call return. It may be called more than once.
@@ -216,29 +182,6 @@ func (d *dump) hangUp() {
 	if d.conn != nil {
 		_ = d.conn.Close()
 	}
-	d.events.close()
-}
-
-// conn spares the system call of a deadline that hardly differs from the one before: the library sets three per event.
-type conn struct {
-	net.Conn
-	set atomic.Int64 // the deadline in force, in ns since the epoch
-}
-
-const deadlineStep = 200 * time.Millisecond
-
-// SetReadDeadline implements net.Conn. On a closed connection it succeeds: told otherwise, the library's Close races with
-// its reading goroutine, which is about to end anyway.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	deadline := t.UnixNano()
-	if ahead := deadline - c.set.Load(); ahead >= 0 && ahead < int64(deadlineStep) {
-		return nil
-	}
-	c.set.Store(deadline)
-	if err := c.Conn.SetReadDeadline(t); err != nil && !errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return nil
 }
 
 // explain turns the end of a stream into a fault.
@@ -261,9 +204,6 @@ func (d *dump) explain(ctx context.Context, err error) error {
 	case distrusted, strings.Contains(text, "does not support TLS"):
 		return fault.Wrap(err, fault.Configuration, "correct tls.mode and tls.ca, or the server's certificate",
 			"no trusted connection to %s (%s)", o.Name, o.Address)
-	case errors.Is(err, replication.ErrChecksumMismatch), strings.Contains(text, "checksum mismatch"):
-		return fault.Wrap(err, fault.UnknownEvent, "check the disk of the server and the network between; "+copyAgain,
-			"the binlog of %s is damaged", o.Name)
 	case strings.Contains(text, "auth plugin"), strings.Contains(text, "authentication"):
 		return fault.Wrap(err, fault.Login,
 			"let the account use mysql_native_password, ed25519 or caching_sha2_password", "log in to %s as %s", o.Name, o.User)

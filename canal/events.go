@@ -54,6 +54,18 @@ func (e event) seal(checksum bool) event {
 	return e
 }
 
+// intact verifies the CRC32 of an event in a stream whose format has them or not. A format is described with its own.
+func (e event) intact(checksum bool) bool {
+	end := len(e) - checksumSize
+	if e.kind() == replication.FORMAT_DESCRIPTION_EVENT {
+		checksum = end > headerSize && e[end-1] == 1
+	}
+	if !checksum {
+		return true
+	}
+	return end >= headerSize && binary.LittleEndian.Uint32(e[end:]) == crc32.ChecksumIEEE(e[:end])
+}
+
 // parseFormat reads a FORMAT_DESCRIPTION event.
 func parseFormat(e event) (*change.Format, error) {
 	body := e[headerSize:]
@@ -65,7 +77,7 @@ func parseFormat(e event) (*change.Format, error) {
 		return nil, fmt.Errorf("checksum algorithm %d is not known", algorithm)
 	}
 	version, _, _ := bytes.Cut(body[2:52], []byte{0})
-	return &change.Format{Event: e, ServerVersion: string(version), Checksum: algorithm == 1}, nil
+	return &change.Format{Event: bytes.Clone(e), ServerVersion: string(version), Checksum: algorithm == 1}, nil
 }
 
 // sameFormat reports whether two formats differ only in when and where they were written.

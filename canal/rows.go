@@ -196,7 +196,7 @@ func (t *tailer) tombstones(ev *change.RowsEvent) error {
 			continue
 		}
 		gone := &change.RowsEvent{
-			Table: t.tables.tombstones(row.Table, row.Reason), Kind: change.Delete, Data: bytes.Clone(row.Row),
+			Table: t.tables.tombstones(row.Table, row.Reason), Kind: change.Delete, Data: row.Row,
 			Rows: []change.Row{{Before: change.Span{Length: uint32(len(row.Row))}, Key: row.Key, NewKey: row.Key}},
 		}
 		if err := p.body.add(gone); err != nil {

@@ -2,6 +2,7 @@ package canal
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,12 +33,14 @@ const (
 	logRowMemory      = int64(unsafe.Sizeof(change.LogRow{}))
 )
 
+// add takes an event whose data are valid only now.
 func (c *collector) add(ev *change.RowsEvent) error {
 	c.rows += int64(len(ev.Rows))
 	c.bytes += int64(len(ev.Data))
 	if c.file != nil {
 		return c.file.write(ev)
 	}
+	ev.Data = bytes.Clone(ev.Data)
 	c.events = append(c.events, ev)
 	c.memory += int64(len(ev.Data)) + int64(len(ev.Rows))*rowMemory + eventMemory
 	if c.memory <= c.limit {

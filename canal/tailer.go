@@ -77,7 +77,7 @@ func (t *tailer) reset() {
 
 func (t *tailer) checksum() bool { return t.format != nil && t.format.Checksum }
 
-// read takes one event as the server sent it. The tailer keeps e.
+// read takes one event as the server sent it. It may change e, and does not keep it.
 func (t *tailer) read(ctx context.Context, e event) error {
 	if len(e) < headerSize {
 		return t.malformed(errCut)
