@@ -121,7 +121,12 @@ func (t *tailer) split(e event, m *mapped) (*change.RowsEvent, error) {
 		putTableID(e, m.tableID)
 		e.seal(sum)
 	}
-	ev := &change.RowsEvent{Table: m.table, Data: e}
+	one := &struct { // most events have one row: it takes no memory of its own
+		event change.RowsEvent
+		row   [1]change.Row
+	}{}
+	ev := &one.event
+	ev.Table, ev.Data, ev.Rows = m.table, e, one.row[:0]
 	if err := image.Split(ev, sum); err != nil {
 		if f, ok := fault.As(err); ok {
 			return nil, t.refuse(f.Remedy, "rows of %s: %s", m.name, f.Text())

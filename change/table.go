@@ -25,6 +25,9 @@ type Table struct {
 	// AUTO_INCREMENT alone). Its events are Inserts only, the keys of their rows include the origin, and a target numbers
 	// them again.
 	Numbered bool
+	// Layout is what package image has worked out for all rows of the definition; it asks nobody else to look at it. It may
+	// be nil.
+	Layout any
 }
 
 // Column is one column of a row image.

@@ -7,6 +7,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"replicator/change"
 	"replicator/fault"
@@ -89,9 +90,10 @@ func (l *layout) header(data []byte, checksum bool) (h header, end int, err erro
 	}
 	columns := r.packed()
 	h.bitmaps = headerSize + len(b) - len(r.b)
-	bitmaps := [][]byte{r.take(l.nulls)}
+	before := r.take(l.nulls)
+	after := before
 	if h.kind == change.Update {
-		bitmaps = append(bitmaps, r.take(l.nulls))
+		after = r.take(l.nulls)
 	}
 	if r.bad {
 		return header{}, 0, errCut
@@ -99,13 +101,11 @@ func (l *layout) header(data []byte, checksum bool) (h header, end int, err erro
 	if columns != uint64(len(l.widths)) {
 		return header{}, 0, fmt.Errorf("the event has %d columns, its table map %d", columns, len(l.widths))
 	}
-	for _, m := range bitmaps {
-		if !l.full(m) {
-			return header{}, 0, fault.New(fault.UnknownEvent,
-				"set binlog_row_image = FULL on the source, globally and in every session, and copy the tables again: replicator resync table "+
-					"or clone; before a version has them: docs/operations.md, Starting over",
-				"a rows event does not hold all columns")
-		}
+	if !l.full(before) || !l.full(after) {
+		return header{}, 0, fault.New(fault.UnknownEvent,
+			"set binlog_row_image = FULL on the source, globally and in every session, and copy the tables again: replicator resync table "+
+				"or clone; before a version has them: docs/operations.md, Starting over",
+			"a rows event does not hold all columns")
 	}
 	h.rows = headerSize + len(b) - len(r.b)
 	return h, headerSize + len(b), nil
@@ -146,9 +146,8 @@ func (l *layout) split(data []byte, h header, end int, rows []change.Row) ([]cha
 			row.Before, row.After = first, change.Span{Offset: uint32(pos), Length: uint32(n)}
 			pos += n
 		}
-		if rows == nil || cap(rows) == 0 {
-			// The first row foretells how many there are, a bit on the generous side.
-			rows = make([]change.Row, 0, (end-h.rows)/(pos-h.rows)+1)
+		if len(rows) == 0 { // the first row foretells how many there are
+			rows = slices.Grow(rows, 1+(end-h.rows-1)/(pos-h.rows))
 		}
 		rows = append(rows, row)
 	}

@@ -264,6 +264,7 @@ func (w *fixedWeigher) Weights(_ context.Context, _ uint16, values [][]byte) ([]
 // TestKeyerAsksOnce: one call per event, and none for what is remembered.
 func TestKeyerAsksOnce(t *testing.T) {
 	ev := sbtestEvent(t, 50)
+	ev.Table.Layout = nil
 	ev.Table.PrimaryKey = []change.KeyPart{{Column: 2}, {Column: 3}}
 	ev.Table.Columns[2].Collation, ev.Table.Columns[3].Collation = 45, 45
 	if err := Split(ev, true); err != nil {

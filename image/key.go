@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"replicator/change"
@@ -26,12 +27,15 @@ const cachedWeights = 1 << 16
 // Keyer computes row keys. It is safe for concurrent use.
 type Keyer struct {
 	weigher Weigher
+	work    sync.Pool // of *keyWork
 	mu      sync.Mutex
 	cache   *lru
 }
 
 // NewKeyer makes a Keyer that asks w for the weights of texts whose bytes do not decide equality.
-func NewKeyer(w Weigher) *Keyer { return &Keyer{weigher: w, cache: newLRU(cachedWeights)} }
+func NewKeyer(w Weigher) *Keyer {
+	return &Keyer{weigher: w, cache: newLRU(cachedWeights), work: sync.Pool{New: func() any { return &keyWork{} }}}
+}
 
 // keyLayout says how a table's keys are made.
 type keyLayout struct {
@@ -99,11 +103,14 @@ func (k *Keyer) Keys(ctx context.Context, ev *change.RowsEvent) error {
 	if l.key.err != nil {
 		return l.key.err
 	}
-	w := keyWork{layout: l, values: make([][]byte, len(l.widths))}
+	w := k.work.Get().(*keyWork)
+	defer k.work.Put(w)
+	w.begin(l)
+	defer w.end()
 	for _, p := range l.key.parts {
 		if p.weighed {
 			w.weights = map[weightKey][]byte{}
-			if err := k.weigh(ctx, ev, &w); err != nil {
+			if err := k.weigh(ctx, ev, w); err != nil {
 				return fmt.Errorf("weigh keys of table %s: %w", ev.Table.Name, err)
 			}
 			break
@@ -123,13 +130,24 @@ type weightKey struct {
 	text      string
 }
 
-// keyWork is what one call of Keys works with.
+// keyWork is what one call of Keys works with. Its memory is used again: most calls are for one row.
 type keyWork struct {
 	layout  *layout
-	values  [][]byte // the columns of the image at hand, by column index, up to the last of the key
+	values  [][]byte // the columns of the image at hand, by index, up to the last of the key
 	buf     []byte   // canonical form of the first image's key
 	other   []byte   // and of the second's
 	weights map[weightKey][]byte
+}
+
+func (w *keyWork) begin(l *layout) {
+	w.layout = l
+	w.values = slices.Grow(w.values[:0], l.key.last+1)[:l.key.last+1]
+}
+
+// end lets go of the event.
+func (w *keyWork) end() {
+	clear(w.values)
+	w.layout, w.weights = nil, nil
 }
 
 func (w *keyWork) row(ev *change.RowsEvent, r *change.Row) error {
@@ -162,7 +180,7 @@ func keyOf(canonical []byte) change.Key {
 
 // locate finds the key columns of an image.
 func (w *keyWork) locate(img []byte) error {
-	return w.layout.locate(img, w.values[:w.layout.key.last+1])
+	return w.layout.locate(img, w.values)
 }
 
 // locate finds the first columns of an image, as many as values has room for; that of NULL is nil.

@@ -33,10 +33,13 @@ type layout struct {
 	keyed    *keyed // nil: an image cannot be reduced to the key
 }
 
-// layouts holds one layout per table for as long as the table is in use.
+// layouts holds one layout per table that was not parsed here, for as long as the table is in use.
 var layouts sync.Map // weak.Pointer[change.Table] → *layout
 
 func layoutOf(t *change.Table) (*layout, error) {
+	if l, ok := t.Layout.(*layout); ok {
+		return l, nil
+	}
 	ref := weak.Make(t)
 	if l, ok := layouts.Load(ref); ok {
 		return l.(*layout), nil

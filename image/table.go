@@ -98,6 +98,9 @@ func ParseTable(mapEvent []byte, checksum bool) (*change.Table, error) {
 		return nil, fault.Wrap(err, fault.UnknownEvent, "report this with the binlog file",
 			"the TABLE_MAP event of %s cannot be read", p.table.Name)
 	}
+	if l, err := newLayout(p.table); err == nil { // else whoever needs it is told
+		p.table.Layout = l
+	}
 	return p.table, nil
 }
 
