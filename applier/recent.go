@@ -10,65 +10,77 @@ import (
 	"replicator/journal"
 )
 
-// recentTransactions is how many transactions a Recent remembers.
+// recentTransactions is how many transactions a Recent remembers at least, and half of what it remembers at most.
 const recentTransactions = 1 << 14
 
 // Recent remembers of a target's newest transactions what their versions do not say: the GTID, and who made them. The
 // change index knows versions only, and conflicts are mostly about what is new. It is safe for concurrent use.
 type Recent struct {
 	mu    sync.Mutex
-	known map[change.Version]signature
-	ring  []change.Version
-	next  int
+	gtids generations[change.GTID]
+	told  generations[signature] // of the few that say more
 }
 
 type signature struct {
-	gtid    change.GTID
 	log     []change.LogRow
 	settles string
 	// originals are the rows of which the transaction states an older value again.
 	originals map[change.Key]change.Version
 }
 
+// generations are the newest of many values. The newer map takes what comes until it is full; then it is the older one,
+// and what that has held is forgotten at once: deleting one value for each that comes costs more than keeping them.
+type generations[V any] struct{ newer, older map[change.Version]V }
+
+func newGenerations[V any]() generations[V] {
+	return generations[V]{map[change.Version]V{}, map[change.Version]V{}}
+}
+
+func (g *generations[V]) put(v change.Version, value V) {
+	if len(g.newer) >= recentTransactions {
+		g.newer, g.older = g.older, g.newer
+		clear(g.newer)
+	}
+	g.newer[v] = value
+}
+
+func (g *generations[V]) get(v change.Version) V {
+	if value, ok := g.newer[v]; ok {
+		return value
+	}
+	return g.older[v]
+}
+
 // NewRecent returns an empty memory.
-func NewRecent() *Recent { return &Recent{known: map[change.Version]signature{}} }
+func NewRecent() *Recent {
+	return &Recent{gtids: newGenerations[change.GTID](), told: newGenerations[signature]()}
+}
 
 // Note remembers a transaction of a source, or of the target itself.
 func (r *Recent) Note(tx *change.Transaction) {
-	r.note(tx.Stamp.Version, signature{tx.GTID, tx.Log, tx.Settles, tx.Originals})
-}
-
-// NoteEntry remembers a transaction that is inside a replicated one.
-func (r *Recent) NoteEntry(e *change.ManifestEntry) { r.note(e.Stamp.Version, signature{gtid: e.GTID}) }
-
-// note keeps what is known already: a link that has the whole transaction tells more than a manifest.
-func (r *Recent) note(v change.Version, s signature) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, ok := r.known[v]; ok {
-		if len(old.log) == 0 && old.settles == "" {
-			r.known[v] = s
-		}
-		return
+	r.gtids.put(tx.Stamp.Version, tx.GTID)
+	if len(tx.Log) > 0 || tx.Settles != "" || len(tx.Originals) > 0 {
+		r.told.put(tx.Stamp.Version, signature{tx.Log, tx.Settles, tx.Originals})
 	}
-	r.known[v] = s
-	if len(r.ring) < recentTransactions {
-		r.ring = append(r.ring, v)
-		return
-	}
-	delete(r.known, r.ring[r.next])
-	r.ring[r.next] = v
-	r.next = (r.next + 1) % recentTransactions
+}
+
+// NoteEntry remembers a transaction that is inside a replicated one. What a link has told of the whole transaction stays.
+func (r *Recent) NoteEntry(e *change.ManifestEntry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gtids.put(e.Stamp.Version, e.GTID)
 }
 
 // side describes a change that the target has, or what the target has for no known change.
 func (r *Recent) side(table change.TableName, v change.Version, row *journal.Row) journal.Side {
 	side := journal.Side{Version: v, Row: row}
 	r.mu.Lock()
-	s := r.known[v]
+	gtid, told := r.gtids.get(v), r.told.get(v)
 	r.mu.Unlock()
-	side.GTID = s.gtid
-	sign(&side, s.log, table, row)
+	side.GTID = gtid
+	sign(&side, told.log, table, row)
 	return side
 }
 
@@ -76,7 +88,7 @@ func (r *Recent) side(table change.TableName, v change.Version, row *journal.Row
 func (r *Recent) original(v change.Version, key change.Key) change.Version {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if original, again := r.known[v].originals[key]; again {
+	if original, again := r.told.get(v).originals[key]; again {
 		return original
 	}
 	return v
@@ -86,7 +98,7 @@ func (r *Recent) original(v change.Version, key change.Key) change.Version {
 func (r *Recent) settled(v change.Version) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.known[v].settles
+	return r.told.get(v).settles
 }
 
 // sign says who made a change of a row: the row of the change_log that names it, or, where none does, the user of all rows
