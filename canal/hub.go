@@ -131,7 +131,6 @@ func (r *sharedReader) transaction(tx *change.Transaction, memory int64) error {
 		if err := r.feed.Transaction(tx); err != nil {
 			return err
 		}
-		r.feed.Reached(tx.End)
 	}
 	r.hub.stats.transaction(tx)
 	r.hub.publish(withoutManifest(tx), memory)

@@ -18,6 +18,9 @@ type FilePosition struct {
 
 // Compare orders positions of one server.
 func (p FilePosition) Compare(o FilePosition) int {
+	if p.File == o.File {
+		return cmp.Compare(p.Offset, o.Offset)
+	}
 	return cmp.Or(cmp.Compare(p.fileNumber(), o.fileNumber()), cmp.Compare(p.Offset, o.Offset))
 }
 
