@@ -104,6 +104,8 @@ func (c *collector) collect(ctx context.Context, idle time.Duration) (*group, er
 
 func (c *collector) fill(ctx context.Context, g *group, idle time.Duration) error {
 	var deadline time.Time
+	wait, cancel := context.WithTimeout(ctx, idle) // for the first transaction: none is waited for behind it
+	defer cancel()
 	for {
 		tx := c.held
 		c.held = nil
@@ -118,10 +120,8 @@ func (c *collector) fill(ctx context.Context, g *group, idle time.Duration) erro
 				default:
 				}
 			}
-			wait, cancel := context.WithTimeout(ctx, idle)
 			next, err := c.stream.Next(wait)
 			expired := wait.Err() != nil && ctx.Err() == nil
-			cancel()
 			switch {
 			case err != nil && expired && errors.Is(err, context.DeadlineExceeded):
 				return nil
@@ -131,7 +131,8 @@ func (c *collector) fill(ctx context.Context, g *group, idle time.Duration) erro
 			tx = next
 		}
 		c.busy.Store(true)
-		if err := c.checkTime(tx); err != nil {
+		now := time.Now()
+		if err := c.checkTime(tx, now); err != nil {
 			return err
 		}
 		if tx.Kind == change.Local && c.early(tx) {
@@ -148,7 +149,7 @@ func (c *collector) fill(ctx context.Context, g *group, idle time.Duration) erro
 		}
 		if !g.moved {
 			g.moved = true
-			deadline = time.Now().Add(c.opt.Limits.Time)
+			deadline = now.Add(c.opt.Limits.Time)
 		}
 		c.position.Add(tx.GTID)
 		g.since = append(g.since, tx.GTID)
@@ -160,7 +161,7 @@ func (c *collector) fill(ctx context.Context, g *group, idle time.Duration) erro
 		if tx.Kind == change.Local {
 			g.add(tx)
 		}
-		if g.full(c.opt.Limits) || tx.Spooled || time.Now().After(deadline) {
+		if g.full(c.opt.Limits) || tx.Spooled || now.After(deadline) {
 			return nil
 		}
 	}
@@ -212,8 +213,8 @@ func (i *intake) ask() {
 func (i *intake) wait() { <-i.ended }
 
 // checkTime stops a source whose clock runs ahead: its changes would win over everything.
-func (c *collector) checkTime(tx *change.Transaction) error {
-	ahead := time.Until(tx.Committed)
+func (c *collector) checkTime(tx *change.Transaction, now time.Time) error {
+	ahead := tx.Committed.Sub(now)
 	if ahead <= c.opt.MaxClockSkew || tx.Committed.IsZero() {
 		return nil
 	}

@@ -48,6 +48,7 @@ func follow(ctx context.Context, opts *Options, replicaID uint32, position chang
 		if err := s.fill(); err != nil {
 			return d.explain(ctx, err)
 		}
+		t.arrived = time.Now()
 		events, bytes := 0, 0
 		for {
 			e, err := s.take()

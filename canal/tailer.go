@@ -35,7 +35,8 @@ type tailer struct {
 	place  change.FilePosition // the end of the last event
 	maps   map[uint64]*mapped
 	tx     pending
-	now    func() time.Time
+	// arrived is when the event at hand came from the server, by this machine's clock.
+	arrived time.Time
 }
 
 // pending is the transaction that is being read.
@@ -59,7 +60,7 @@ type pending struct {
 func newTailer(opts *Options, tables *catalog, clock change.Clock, out sink) *tailer {
 	t := &tailer{
 		opts: opts, tables: tables, keyer: image.NewKeyer(opts.Weigher), out: out,
-		clock: clock, maps: map[uint64]*mapped{}, now: time.Now,
+		clock: clock, maps: map[uint64]*mapped{},
 	}
 	t.reset()
 	return t
@@ -360,7 +361,7 @@ func (t *tailer) skew(tx *change.Transaction) error {
 	if t.opts.MaxClockSkew <= 0 {
 		return nil
 	}
-	if ahead := tx.Committed.Sub(t.now()); ahead > t.opts.MaxClockSkew {
+	if ahead := tx.Committed.Sub(t.arrived); ahead > t.opts.MaxClockSkew {
 		return fault.New(fault.ClockSkew,
 			fmt.Sprintf("set the clocks right (NTP on %s and here); a transaction stamped far in the future by "+
 				"SET TIMESTAMP has to be passed over with replicator clone", t.opts.Name),

@@ -159,6 +159,7 @@ type owner struct {
 	position change.GTIDSet
 	clock    change.Clock
 	noted    time.Time
+	keys     []change.Key // of the event that is being fed
 
 	changed atomic.Bool // rows have been fed since the frontier was saved
 }
@@ -232,17 +233,16 @@ func (o *owner) Transaction(tx *change.Transaction) error {
 }
 
 func (o *owner) local(tx *change.Transaction) error {
-	keys := make([]change.Key, 0, 64)
 	return tx.Body.Each(func(ev *change.RowsEvent) error {
-		keys = keys[:0]
+		o.keys = o.keys[:0]
 		err := o.registers.Keys(ev, func(k change.Key) error {
-			keys = append(keys, k)
+			o.keys = append(o.keys, k)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return o.state.Local(tx.Stamp, keys)
+		return o.state.Local(tx.Stamp, o.keys)
 	})
 }
 
