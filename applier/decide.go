@@ -34,66 +34,75 @@ type Outcome struct {
 	Overwritten int64 // applied over a concurrent older version
 }
 
-// enlist makes a manifest of a group. The keys of a transaction in memory are collected; those of a spooled one are read
-// from its spool whenever they are needed.
+// enlist makes a manifest of a group. The keys of transactions in memory are collected, in one list; those of a spooled one
+// are read from its spool whenever they are needed.
 func enlist(txs []*change.Transaction, registers *Registers) (*decisions, error) {
-	d := &decisions{}
-	total := 0
+	d := &decisions{manifest: make([]checkpoint.Entry, len(txs)), touched: make([]touches, len(txs))}
+	rows := int64(0)
 	for _, tx := range txs {
-		entry := checkpoint.Entry{GTID: tx.GTID, Stamp: tx.Stamp}
-		touched := spooledTouches(tx.Body, registers)
-		var listed []touch
 		if !tx.Spooled {
-			listed = make([]touch, 0, tx.Rows)
+			rows += tx.Rows
 		}
-		err := touched(func(t touch) error {
-			entry.Count++
-			if !tx.Spooled {
-				listed = append(listed, t)
+	}
+	list := make([]touch, 0, rows)
+	collect := func(t touch) error {
+		list = append(list, t)
+		return nil
+	}
+	total := 0
+	for i, tx := range txs {
+		of, entry, first := &d.touched[i], &d.manifest[i], len(list)
+		of.spool, of.registers = tx.Body, registers
+		entry.GTID, entry.Stamp = tx.GTID, tx.Stamp
+		entry.Keys = of.keys
+		yield := collect
+		if tx.Spooled {
+			yield = func(touch) error {
+				entry.Count++
+				return nil
 			}
-			return nil
-		})
-		if err != nil {
+		}
+		if err := of.each(yield); err != nil {
 			return nil, err
 		}
 		if !tx.Spooled {
-			touched = listedTouches(listed)
+			of.spool, of.list = nil, list[first:]
+			entry.Count = len(of.list)
 		}
-		entry.Keys = func(yield func(change.Key) error) error {
-			return touched(func(t touch) error { return yield(t.key) })
-		}
-		d.manifest = append(d.manifest, entry)
-		d.touched = append(d.touched, touched)
 		total += entry.Count
 	}
 	d.verdicts = make([]conflict.Verdict, total)
 	return d, nil
 }
 
-type touches = func(yield func(touch) error) error
+// touches are the keys that one transaction touches.
+type touches struct {
+	list      []touch
+	spool     change.Body // nil: they are in list
+	registers *Registers
+}
 
-func spooledTouches(body change.Body, registers *Registers) touches {
-	return func(yield func(touch) error) error {
-		return body.Each(func(ev *change.RowsEvent) error {
+func (o *touches) each(yield func(touch) error) error {
+	if o.spool != nil {
+		return o.spool.Each(func(ev *change.RowsEvent) error {
 			for _, r := range ev.Rows {
-				if err := registers.touches(ev, r, yield); err != nil {
+				if err := o.registers.touches(ev, r, yield); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
+	for i := range o.list {
+		if err := yield(o.list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func listedTouches(list []touch) touches {
-	return func(yield func(touch) error) error {
-		for _, t := range list {
-			if err := yield(t); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+func (o *touches) keys(yield func(change.Key) error) error {
+	return o.each(func(t touch) error { return yield(t.key) })
 }
 
 // judge looks every key up and notes the verdicts. It reports whether any of them has changed.
@@ -101,29 +110,31 @@ func (d *decisions) judge(ix index) (changed bool, err error) {
 	i := 0
 	d.index, d.rivals = ix, nil
 	lives := lives{index: ix}
-	for n := range d.manifest {
-		err := d.touched[n](func(t touch) error {
-			verdict, rival, err := t.verdict(&lives, d.manifest[n].Stamp)
-			if err != nil {
-				return err
-			}
-			if t.how == touchLife && verdict == conflict.ApplyOver {
-				lives.begin(t.row, d.manifest[n].Stamp)
-			}
-			if verdict.Conflict() {
-				if d.rivals == nil {
-					d.rivals = map[int]change.Stamp{}
-				}
-				d.rivals[i] = rival
-			}
-			if verdict != d.verdicts[i] {
-				changed = true
-			}
-			d.verdicts[i] = verdict
-			i++
-			return nil
-		})
+	var stamp change.Stamp
+	one := func(t touch) error {
+		verdict, rival, err := t.verdict(&lives, stamp)
 		if err != nil {
+			return err
+		}
+		if t.how == touchLife && verdict == conflict.ApplyOver {
+			lives.begin(t.row, stamp)
+		}
+		if verdict.Conflict() {
+			if d.rivals == nil {
+				d.rivals = map[int]change.Stamp{}
+			}
+			d.rivals[i] = rival
+		}
+		if verdict != d.verdicts[i] {
+			changed = true
+		}
+		d.verdicts[i] = verdict
+		i++
+		return nil
+	}
+	for n := range d.manifest {
+		stamp = d.manifest[n].Stamp
+		if err := d.touched[n].each(one); err != nil {
 			return false, err
 		}
 	}
@@ -159,7 +170,7 @@ func (d *decisions) leaveOut() error {
 	i := 0
 	for n := range d.manifest {
 		first, count, lost := i, 0, false
-		err := d.touched[n](func(t touch) error {
+		err := d.touched[n].each(func(t touch) error {
 			if t.how == touchPlain || d.verdicts[i].Applies() {
 				count++
 			} else {
@@ -174,11 +185,11 @@ func (d *decisions) leaveOut() error {
 		if !lost {
 			continue
 		}
-		touched := d.touched[n]
+		touched := &d.touched[n]
 		d.manifest[n].Count = count
 		d.manifest[n].Keys = func(yield func(change.Key) error) error {
 			i := first
-			return touched(func(t touch) error {
+			return touched.each(func(t touch) error {
 				i++
 				if t.how != touchPlain && !d.verdicts[i-1].Applies() {
 					return nil

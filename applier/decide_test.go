@@ -234,3 +234,27 @@ func TestJudgeNoticesAChangedVerdict(t *testing.T) {
 		t.Error("a newer entry did not change the verdict")
 	}
 }
+
+// BenchmarkDecide lists and judges a group of transactions of one row each, twice as every group is.
+func BenchmarkDecide(b *testing.B) {
+	const size = 1000
+	txs := make([]*change.Transaction, size)
+	for i := range txs {
+		key := change.Key{byte(i), byte(i >> 8), 1}
+		txs[i] = oneRow(change.Update, change.Time(100+i), key, key)
+	}
+	ix := known{}
+	b.ReportAllocs()
+	for b.Loop() {
+		d, err := enlist(txs, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for range 2 {
+			if _, err := d.judge(ix); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(size*b.N), "ns/tx")
+}
