@@ -60,6 +60,7 @@ type replayWriter struct {
 	packet  int // the target's max_allowed_packet
 	format  []byte
 	batch   image.Batch
+	events  []byte // of the last change, which the batch has copied
 	text    []byte // base64 of the statement that is under way
 	store   *sql.Stmt
 	// ahead lets write go on while the target executes the last statement. Nobody else may use the connection before flush
@@ -105,13 +106,14 @@ func (w *replayWriter) write(ctx context.Context, c rowChanges) error {
 	case c.Ops != nil:
 		events, err = image.Build(c.Event, c.Format, c.Ops)
 	case c.ByKey:
-		events, err = image.ByKey(c.Event, c.Format)
+		events, err = image.ByKey(w.events[:0], c.Event, c.Format)
 	default:
-		events = image.AsIs(c.Event, c.Format)
+		events = image.AsIs(w.events[:0], c.Event, c.Format)
 	}
 	if err != nil {
 		return err
 	}
+	w.events = events
 	if len(events) == 0 {
 		return nil
 	}
@@ -209,7 +211,7 @@ func (w *replayWriter) reset() {
 func (w *replayWriter) shrink() {
 	w.limit = min(w.limit, batchBytes)
 	if cap(w.text) > 2*batchBytes {
-		w.text, w.batch = nil, image.Batch{}
+		w.text, w.events, w.batch = nil, nil, image.Batch{}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"replicator/change"
 )
@@ -25,10 +26,10 @@ type Op struct {
 	Add, Only []int
 }
 
-// AsIs returns the event as a statement of its own that BINLOG can replay: its TABLE_MAP event, then the event with the
+// AsIs appends the event as a statement of its own that BINLOG can replay: its TABLE_MAP event, then the event with the
 // flag that ends a statement, without the one that relaxes unique checks, and with its CRC32 computed again.
-func AsIs(ev *change.RowsEvent, f *change.Format) []byte {
-	out := make([]byte, 0, len(ev.Table.MapEvent)+len(ev.Data))
+func AsIs(out []byte, ev *change.RowsEvent, f *change.Format) []byte {
+	out = slices.Grow(out, len(ev.Table.MapEvent)+len(ev.Data))
 	out = appendMap(out, ev, f)
 	start := len(out)
 	out = append(out, ev.Data...)

@@ -59,23 +59,23 @@ func (l *layout) appendKeyed(out, img []byte) ([]byte, error) {
 	return out, nil
 }
 
-// ByKey returns an event as AsIs does, with before images that are reduced to the primary key, as a server writes them with
+// ByKey appends an event as AsIs does, with before images that are reduced to the primary key, as a server writes them with
 // binlog_row_image=MINIMAL: the target finds the rows by it whatever the other columns hold, and logs them whole. It is half
 // the bytes of an update. Tables whose key has prefixes are left as they are. The target must not derive more from a row
 // than what is in it: MySQL 9.7 logs a deletion without the virtual columns that it would have to compute.
-func ByKey(ev *change.RowsEvent, f *change.Format) ([]byte, error) {
+func ByKey(out []byte, ev *change.RowsEvent, f *change.Format) ([]byte, error) {
 	l, err := layoutOf(ev.Table)
 	if err != nil {
 		return nil, err
 	}
 	if ev.Kind == change.Insert || l.keyed == nil {
-		return AsIs(ev, f), nil
+		return AsIs(out, ev, f), nil
 	}
 	h, _, err := l.header(ev.Data, f.Checksum)
 	if err != nil {
 		return nil, fmt.Errorf("build events of table %s: %w", ev.Table.Name, err)
 	}
-	out := make([]byte, 0, len(ev.Table.MapEvent)+len(ev.Data))
+	out = slices.Grow(out, len(ev.Table.MapEvent)+len(ev.Data))
 	out = appendMap(out, ev, f)
 	start := len(out)
 	out = append(out, ev.Data[:flagsOffset+2]...)

@@ -34,12 +34,12 @@ func rowsByKey(t *testing.T, s *sandbox.Server) {
 		fill(rows)
 		source := imagetest.Capture(t, s, func() { imagetest.Exec(t, s, statement) })
 		fill(others)
-		events, err := image.ByKey(source.Events[0], source.Format)
+		events, err := image.ByKey(nil, source.Events[0], source.Format)
 		require.NoError(t, err)
-		require.Less(t, len(events), len(image.AsIs(source.Events[0], source.Format)))
+		require.Less(t, len(events), len(image.AsIs(nil, source.Events[0], source.Format)))
 		target := imagetest.Capture(t, s, func() { replay(t, s, source.Format, events) })
 		fill(others)
-		whole := imagetest.Capture(t, s, func() { replay(t, s, source.Format, image.AsIs(source.Events[0], source.Format)) })
+		whole := imagetest.Capture(t, s, func() { replay(t, s, source.Format, image.AsIs(nil, source.Events[0], source.Format)) })
 		require.Len(t, target.Events, 1, statement)
 		require.Len(t, target.Events[0].Rows, len(rows), statement)
 		for i := range rows {
@@ -60,8 +60,8 @@ func TestByKeyLeavesAlone(t *testing.T) {
 	require.Len(t, log.Events, 3)
 	for i, kind := range []change.RowKind{change.Insert, change.Update, change.Delete} {
 		require.Equal(t, kind, log.Events[i].Kind)
-		events, err := image.ByKey(log.Events[i], log.Format)
+		events, err := image.ByKey(nil, log.Events[i], log.Format)
 		require.NoError(t, err)
-		require.Equal(t, image.AsIs(log.Events[i], log.Format), events)
+		require.Equal(t, image.AsIs(nil, log.Events[i], log.Format), events)
 	}
 }

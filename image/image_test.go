@@ -135,7 +135,7 @@ func TestBuildOfAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if asIs := AsIs(ev, f); string(asIs) != string(built) {
+	if asIs := AsIs(nil, ev, f); string(asIs) != string(built) {
 		t.Errorf("built\n%x\nas it is\n%x", built, asIs)
 	}
 	if flags := built[len(ev.Table.MapEvent)+flagsOffset]; flags != flagStatementEnd {
@@ -159,7 +159,7 @@ func TestBatch(t *testing.T) {
 	second.Data[headerSize]++ // another table number
 	var b Batch
 	for _, ev := range []*change.RowsEvent{first, second, again, flagged, other, second} {
-		b.Add(ev, f, AsIs(ev, f))
+		b.Add(ev, f, AsIs(nil, ev, f))
 	}
 	var got []string
 	for events := b.Bytes(); len(events) > 0; {
@@ -202,7 +202,7 @@ func TestBatchJoins(t *testing.T) {
 				ev := event(1 + i)
 				ev.Table = one.Table
 				alter(i, ev)
-				b.Add(ev, f, AsIs(ev, f))
+				b.Add(ev, f, AsIs(nil, ev, f))
 			}
 			var all []*change.RowsEvent
 			for events := b.Bytes(); len(events) > 0; {
@@ -537,4 +537,25 @@ func FuzzJSON(f *testing.F) {
 			t.Errorf("%d bytes became %d", len(b), len(text))
 		}
 	})
+}
+
+// BenchmarkBatch gathers updates of one row each, as a writer does.
+func BenchmarkBatch(b *testing.B) {
+	ev := sbtestEvent(b, 1)
+	if err := Split(ev, true); err != nil {
+		b.Fatal(err)
+	}
+	f := &change.Format{Checksum: true}
+	var batch Batch
+	var events []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		if events, err = ByKey(events[:0], ev, f); err != nil {
+			b.Fatal(err)
+		}
+		if batch.Add(ev, f, events); batch.Len() > 256<<10 {
+			batch.Reset()
+		}
+	}
 }

@@ -55,7 +55,7 @@ var buildCases = []buildCase{
 	{
 		name: "as it is", table: plainTable, before: "(1,'a',1.5,1),(2,NULL,2,2)",
 		change: "UPDATE d.t SET v = REPEAT('x', 300), n = NULL",
-		build:  func(ev *change.RowsEvent, f *change.Format) ([]byte, error) { return image.AsIs(ev, f), nil },
+		build:  func(ev *change.RowsEvent, f *change.Format) ([]byte, error) { return image.AsIs(nil, ev, f), nil },
 		want:   "1," + strings.Repeat("x", 300) + ",1.5000000000,NULL;2," + strings.Repeat("x", 300) + ",2.0000000000,NULL",
 	},
 	{
