@@ -47,7 +47,7 @@ func (f *field) fill(ctx context.Context) error {
 		"CREATE TABLE " + database + ".digit (n INT NOT NULL PRIMARY KEY)",
 		"INSERT INTO " + database + ".digit VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)",
 	}
-	for _, q := range statements {
+	for _, q := range append(statements, appendTables...) {
 		if _, err := f.source.DB().ExecContext(ctx, q); err != nil {
 			return fmt.Errorf("%s: %w", q, err)
 		}

@@ -23,6 +23,9 @@ type options struct {
 	rounds    int
 	events    int
 	updates   int
+	appends   int
+	hot       int
+	wide      int
 	big       int
 	conflicts int
 	rows      int
@@ -46,12 +49,15 @@ func run() (err error) {
 	o := options{}
 	flavors := flag.String("flavors", "mysql-9.7,mariadb-11.8", "servers to measure on")
 	flag.IntVar(&o.rounds, "rounds", 1, "how often each workload is measured; the median counts")
-	flag.IntVar(&o.events, "events", 100_000, "transactions of write_only; fanout and portable have two fifths of them")
+	flag.IntVar(&o.events, "events", 100_000, "transactions of write_only; fanout and portable have a quarter of them")
 	flag.IntVar(&o.updates, "updates", 200_000, "transactions of update, each of one row")
+	flag.IntVar(&o.appends, "appends", 50_000, fmt.Sprintf("transactions of append, each of %d INSERTs", 1+postings))
+	flag.IntVar(&o.hot, "hot", 100_000, fmt.Sprintf("transactions of hot, each of one of %d rows", hotRows))
+	flag.IntVar(&o.wide, "wide", 400, fmt.Sprintf("transactions of wide, each of %d rows", wideRows))
 	flag.IntVar(&o.big, "big", 1_000_000, "rows of the large transaction; a power of ten")
 	flag.IntVar(&o.conflicts, "conflicts", 20_000, "transactions on each side of conflicts, each of one row")
 	flag.IntVar(&o.rows, "rows", 50_000, "rows of each of sysbench's tables at the start")
-	flag.StringVar(&o.only, "only", "", "one measurement: "+strings.Join(names(suite(o)), ", "))
+	flag.StringVar(&o.only, "only", "", "some of the measurements: "+strings.Join(names(suite(o)), ","))
 	flag.BoolVar(&o.durable, "durable", false, "sync_binlog=1 and innodb_flush_log_at_trx_commit=1 on all servers")
 	flag.StringVar(&o.program, "program", "", "the replicator's executable; default: build it, static")
 	flag.IntVar(&o.profile, "profile", 0, "save the replicator's CPU profile of the first so many seconds of each drain as *.prof here")

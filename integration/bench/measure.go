@@ -64,6 +64,7 @@ type field struct {
 	contenders []contender
 	sentinel   int
 	paced      int // the last row of steadyTable
+	appended   int // the last entry
 }
 
 // contender drains the source into its targets.
@@ -172,7 +173,7 @@ func (f *field) arrived(ctx context.Context, mark int, on ...*sandbox.Server) er
 
 // equal compares drained targets with the source.
 func (f *field) equal(ctx context.Context, targets ...*sandbox.Server) error {
-	names := []string{database + ".sentinel", database + ".big"}
+	names := []string{database + ".sentinel", database + ".big", database + ".entry", database + ".posting"}
 	for i := range tables {
 		names = append(names, fmt.Sprintf("%s.sbtest%d", database, i+1))
 	}
@@ -211,30 +212,6 @@ func checksums(ctx context.Context, db *sql.DB, list string) (map[string]int64, 
 		sums[table] = sum
 	}
 	return sums, rows.Err()
-}
-
-// largeTransaction inserts rows in one statement.
-func largeTransaction(ctx context.Context, f *field) error {
-	digits := 0
-	for n := f.options.big; n > 1; n /= 10 {
-		digits++
-	}
-	var from []string
-	for i := range digits {
-		from = append(from, fmt.Sprintf("%s.digit d%d", database, i))
-	}
-	_, err := f.source.DB().ExecContext(ctx, fmt.Sprintf("INSERT INTO %s.big SELECT %d + x.id, x.id, REPEAT('abcdefghij', 15) FROM (SELECT %s AS id FROM %s) x",
-		database, f.sentinel*f.options.big, nest(digits), strings.Join(from, ", ")))
-	return err
-}
-
-// nest writes a number by its digits: ((d0.n) * 10 + d1.n) * 10 + …
-func nest(digits int) string {
-	text := "d0.n"
-	for i := 1; i < digits; i++ {
-		text = fmt.Sprintf("(%s) * 10 + d%d.n", text, i)
-	}
-	return text
 }
 
 func (f *field) sysbench(ctx context.Context, on *sandbox.Server, script, verb string, more ...string) error {

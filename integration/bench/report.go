@@ -17,6 +17,9 @@ import (
 var titles = map[string]string{
 	"write_only": "sysbench oltp_write_only",
 	"update":     "sysbench oltp_update_non_index (single-row updates)",
+	"append":     "transactions that only insert",
+	"hot":        "sysbench oltp_update_non_index, of a few hot rows",
+	"wide":       "wide transactions",
 	"large":      "one transaction of many rows",
 	"fanout":     "sysbench oltp_write_only, to three targets at once",
 	"portable":   "sysbench oltp_write_only, applied by SQL",
@@ -24,6 +27,9 @@ var titles = map[string]string{
 
 // notes say what a section's figures are of, where that is not what the others are of.
 var notes = map[string]string{
+	"append":   fmt.Sprintf("Each inserts into two tables that are only added to: one row, and then %d of another table, a statement for each.", postings),
+	"hot":      fmt.Sprintf("Each updates one row, and all of them the same %d rows.", hotRows),
+	"wide":     fmt.Sprintf("Each transaction updates %d neighbouring rows by one statement.", wideRows),
 	"fanout":   "Each contender has three targets. Time runs until all of them have everything; their CPU is added up.",
 	"portable": "The replicator's account on the target may not run BINLOG, so its rows are written by SQL statements.",
 }
@@ -69,7 +75,7 @@ func neighbours[T any](list []T, alike func(a, b T) bool) (parts [][]T) {
 func section(b *strings.Builder, o options, rows []result) {
 	first := rows[0]
 	fmt.Fprintf(b, "\n## %s %s: %s\n\n%d %s", family(first.flavor), first.version, titles[first.workload], first.count, first.unit)
-	if first.workload != "large" {
+	if first.workload != "large" && first.workload != "append" {
 		fmt.Fprintf(b, ", %d tables of %d rows", tables, o.rows)
 	}
 	b.WriteString(".")

@@ -18,7 +18,7 @@ const (
 	farDelay     = 40 * time.Millisecond
 	farBandwidth = 20_000_000 / 8 / 1024 // KiB/s
 	// farTransactions are enough to see what a link carries.
-	farTransactions = 20_000
+	farTransactions = 10_000
 )
 
 // far is a server at the end of a long and narrow link.

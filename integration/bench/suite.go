@@ -30,6 +30,9 @@ func suite(o options) []heat {
 		{oneTarget, []measurement{
 			backlog("write_only", "transactions", o.events, oltp("oltp_write_only", o.events)),
 			backlog("update", "transactions", o.updates, oltp("oltp_update_non_index", o.updates)),
+			backlog("append", "transactions", o.appends, appending(o.appends)),
+			backlog("hot", "transactions", o.hot, oltp("oltp_update_non_index", o.hot, "--tables=1", "--table-size="+strconv.Itoa(hotRows), "--rand-type=uniform")),
+			backlog("wide", "rows", o.wide*wideRows, wide(o.wide)),
 			backlog("large", "rows", o.big, largeTransaction),
 			{"latency", latencies},
 		}},
@@ -45,7 +48,7 @@ func suite(o options) []heat {
 }
 
 // fewer is the size of a backlog that is drained several times at once, or slowly: the suite has to end within its time.
-func fewer(transactions int) int { return transactions * 2 / 5 }
+func fewer(transactions int) int { return transactions / 4 }
 
 // names are those of the measurements.
 func names(all []heat) (list []string) {
@@ -57,19 +60,24 @@ func names(all []heat) (list []string) {
 	return list
 }
 
-// only leaves one measurement, and the heat that it needs; "" leaves all.
-func only(all []heat, name string) ([]heat, error) {
-	if name == "" {
+// only leaves the measurements of a list of names, in their order, and the heats that they need; "" leaves all.
+func only(all []heat, list string) (chosen []heat, err error) {
+	if list == "" {
 		return all, nil
 	}
-	for _, h := range all {
-		for _, m := range h.measurements {
-			if m.name == name {
-				return []heat{{h.entries, []measurement{m}}}, nil
-			}
+	wanted := strings.Split(list, ",")
+	for _, name := range wanted {
+		if !slices.Contains(names(all), name) {
+			return nil, fmt.Errorf("nothing is called %q: -only takes some of %s", name, strings.Join(names(all), ","))
 		}
 	}
-	return nil, fmt.Errorf("nothing is called %q: -only takes one of %s", name, strings.Join(names(all), ", "))
+	for _, h := range all {
+		h.measurements = slices.DeleteFunc(slices.Clone(h.measurements), func(m measurement) bool { return !slices.Contains(wanted, m.name) })
+		if len(h.measurements) > 0 {
+			chosen = append(chosen, h)
+		}
+	}
+	return chosen, nil
 }
 
 // The links of a replicator.
@@ -139,13 +147,6 @@ func backlog(name, unit string, count int, produce func(ctx context.Context, f *
 		results, err := f.measure(ctx, w)
 		return figures{results: results}, err
 	}}
-}
-
-// oltp produces transactions with one of sysbench's scripts.
-func oltp(script string, transactions int) func(ctx context.Context, f *field) error {
-	return func(ctx context.Context, f *field) error {
-		return f.sysbench(ctx, f.source, script, "run", "--threads=8", "--time=0", "--events="+strconv.Itoa(transactions))
-	}
 }
 
 func (h heat) run(ctx context.Context, o options, flavor sandbox.Flavor) (all figures, err error) {
