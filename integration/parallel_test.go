@@ -193,6 +193,36 @@ func TestDependentGroupsWait(t *testing.T) {
 	})
 }
 
+// Groups that write one row are carried out one after the other: a later one that came to the row first would be in the way
+// of the one before, and be rolled back. Here it would always come first, because the one before has much to do until then.
+func TestGroupsOfOneRowWait(t *testing.T) {
+	parallel(t, func(t *testing.T, c *cluster, east, _ *site) {
+		c.everywhere("CREATE TABLE app.bulk (id INT PRIMARY KEY)")
+		if err := east.proxy.Cut(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 15 {
+			writes := [][2]string{
+				{"UPDATE app.t SET n = n + 1 WHERE id = 1", "UPDATE app.t SET n = n + 1 WHERE id = 1"},
+				{"DELETE FROM app.t WHERE id = 2", "INSERT INTO app.t VALUES (2, 7)"},
+				{"UPDATE app.t SET id = id + 10 WHERE id MOD 10 = 3", "UPDATE app.t SET n = n + 1 WHERE id MOD 10 = 3"},
+			}[i%3]
+			east.exec(t, fmt.Sprintf(`BEGIN;
+ INSERT INTO app.bulk WITH RECURSIVE d AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM d WHERE n < 69) SELECT %d + 70 * a.n + b.n FROM d a, d b;
+ %s; COMMIT`, 4900*i, writes[0]))
+			east.exec(t, writes[1])
+		}
+		if err := east.proxy.Heal(); err != nil {
+			t.Fatal(err)
+		}
+		c.awaitEqual(time.Minute, "app.t", "app.bulk")
+		log := c.log.tail(1 << 20)
+		if failed, gave := strings.Count(log, failedBeside), strings.Count(log, gaveWay); failed+gave > 0 {
+			t.Errorf("%d groups came too early, %d times groups gave way", failed, gave)
+		}
+	})
+}
+
 // A group that has done its part holds locks while it waits for the one before. When that one needs them, by way of an
 // application's transaction, the group gives way: neither server nor application could know why they wait.
 func TestGroupGivesWay(t *testing.T) {
