@@ -229,7 +229,7 @@ func (l *Link) attempt(ctx context.Context, g *group, c course) (result, error) 
 			return result{}, err
 		}
 	}
-	seq, err := s.marker.Insert(ctx, s.conn, c.hold, c.last, g.end, g.clock, d.manifest, server.IsDuplicateKey)
+	seq, err := s.marker.Insert(ctx, c.hold, c.last, g.end, g.clock, d.manifest, server.IsDuplicateKey)
 	if err != nil {
 		return result{}, err
 	}

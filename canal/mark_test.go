@@ -36,7 +36,7 @@ func (s *source) mark(t *testing.T, source change.ServerID, seq uint64, clock ch
 	}
 	defer w.Close()
 	exec("BEGIN")
-	if _, err = w.Insert(ctx, conn, seq, seq, change.NewGTIDSet(s.flavor), clock, entries(manifest),
+	if _, err = w.Insert(ctx, seq, seq, change.NewGTIDSet(s.flavor), clock, entries(manifest),
 		func(error) bool { return false }); err != nil {
 		t.Fatal(err)
 	}

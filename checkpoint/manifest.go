@@ -31,8 +31,12 @@ const (
 	hasContext
 )
 
-// PieceBytes is the size at which a manifest continues in a further row.
-const PieceBytes = 1 << 20
+const (
+	// PieceBytes is the size up to which a manifest is one row.
+	PieceBytes = 1 << 20
+	// pieceOfMany is the size of the rows of a larger one: each is removed by a transaction of its own.
+	pieceOfMany = 128 << 10
+)
 
 // Entry is a source transaction as it is written into a manifest.
 type Entry struct {
@@ -49,6 +53,12 @@ func EncodeManifest(entries []Entry, emit func(piece []byte) error) error {
 	if len(entries) == 0 {
 		return nil
 	}
+	limit, keys := PieceBytes, 0
+	for _, e := range entries {
+		if keys += e.Count; keys*len(change.Key{}) > PieceBytes {
+			limit = pieceOfMany
+		}
+	}
 	b := []byte{manifestVersion}
 	var last Entry
 	for _, e := range entries {
@@ -58,7 +68,7 @@ func EncodeManifest(entries []Entry, emit func(piece []byte) error) error {
 		err := e.Keys(func(k change.Key) error {
 			b = append(b, k[:]...)
 			count++
-			if len(b) < PieceBytes {
+			if len(b) < limit {
 				return nil
 			}
 			full := b

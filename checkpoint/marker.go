@@ -81,11 +81,7 @@ const (
 	lockLast = `SELECT 1 FROM replicator.marker WHERE source = ? AND seq = ? LOCK IN SHARE MODE`
 	insert   = `INSERT INTO replicator.marker (source, seq, position, clock, manifest, owner, applied_at)
  VALUES (?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))`
-	trim = `DELETE FROM replicator.marker WHERE source = ? AND seq < ?`
 )
-
-// trimEvery spreads the cost of trimming: a marker's deletion is logged like any row.
-const trimEvery = 64
 
 // Writer inserts the markers of one link through one session. It is not safe for concurrent use.
 type Writer struct {
@@ -112,7 +108,7 @@ func NewWriter(ctx context.Context, conn *sql.Conn, source change.ServerID, owne
 // commit whose answer was lost has arrived. Read Latest to tell the two apart.
 var ErrFenced = errors.New("the marker's predecessor is gone or its number is taken")
 
-// Insert writes the markers of one commit behind number last, as the first statements of the open transaction of conn, and
+// Insert writes the markers of one commit behind number last, as the first statements of the session's open transaction, and
 // returns the number of the newest. hold is a marker that is committed: last itself, or, of a group that is committed
 // behind others under way, one before it. isDuplicate tells a duplicate key from other errors.
 //
@@ -120,7 +116,7 @@ var ErrFenced = errors.New("the marker's predecessor is gone or its number is ta
 // and nothing else can take the next number. A group that is not the next commits when all before it have: whoever has
 // taken the number of one of these keeps that from happening. One INSERT … SELECT would say the same, but the servers put its result, manifest
 // included, into a temporary table first: ten milliseconds a group.
-func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, hold, last uint64, position change.GTIDSet, clock change.Clock,
+func (w *Writer) Insert(ctx context.Context, hold, last uint64, position change.GTIDSet, clock change.Clock,
 	manifest []Entry, isDuplicate func(error) bool,
 ) (uint64, error) {
 	if err := w.Hold(ctx, hold); err != nil {
@@ -145,11 +141,6 @@ func (w *Writer) Insert(ctx context.Context, conn *sql.Conn, hold, last uint64, 
 	if seq == last { // an empty manifest: only the position moves
 		if err := insert([]byte{}); err != nil {
 			return 0, err
-		}
-	}
-	if last/trimEvery != seq/trimEvery && last > Keep {
-		if _, err := conn.ExecContext(ctx, trim, w.Source[:], last-Keep); err != nil {
-			return 0, fmt.Errorf("trim markers: %w", err)
 		}
 	}
 	return seq, nil
