@@ -44,8 +44,10 @@ func (s *stream) fill() error {
 	if size := max(streamBuffer, s.want); size > len(room) || len(room) > streamBuffer && size == streamBuffer {
 		room = make([]byte, size)
 	}
-	s.end = copy(room, s.buf[s.begin:s.end])
-	s.buf, s.begin = room, 0
+	if s.begin > 0 || len(room) != len(s.buf) { // part of a large event stays where it is
+		s.end = copy(room, s.buf[s.begin:s.end])
+		s.buf, s.begin = room, 0
+	}
 	if err := s.conn.SetReadDeadline(time.Now().Add(s.timeout)); err != nil {
 		return err
 	}
