@@ -20,8 +20,8 @@ check: $(LINT) ## format, lint, vet, go.mod
 format: $(LINT)
 	$(LINT) fmt
 
-bench: ## speed beside the servers' own replication; ARGS, see integration/bench
-	@CGO_ENABLED=0 go run ./integration/bench $(ARGS)
+bench: ## speed beside the servers' own replication; ARGS=-h shows the flags
+	@CGO_ENABLED=0 go run ./integration/bench -rounds 3 -out docs/benchmarks.md $(ARGS)
 
 soak: ## all scenarios on all meshes; convergence under faults, DURATION for each mesh; SEEDS of random conflicts for each; ENTRIES of the change index
 	ALL_MESHES=1 go test -v -count=1 -timeout 60m -run TestScenarios ./integration

@@ -31,6 +31,7 @@ type result struct {
 	workload  string
 	unit      string
 	count     int // units
+	changes   int // rows written on all targets
 	contender string
 	native    bool
 	laps      []lap
@@ -79,6 +80,7 @@ type contender interface {
 type workload struct {
 	name, unit string
 	count      int
+	changes    int // of rows, in each unit
 	produce    func(ctx context.Context, f *field) error
 }
 
@@ -86,7 +88,10 @@ type workload struct {
 func (f *field) measure(ctx context.Context, w workload) ([]result, error) {
 	results := make([]result, len(f.contenders))
 	for i, c := range f.contenders {
-		results[i] = result{flavor: f.flavor, version: f.version, workload: w.name, unit: w.unit, count: w.count, contender: c.name(), native: c.native()}
+		results[i] = result{
+			flavor: f.flavor, version: f.version, workload: w.name, unit: w.unit, count: w.count,
+			changes: w.count * w.changes * len(c.targets()), contender: c.name(), native: c.native(),
+		}
 	}
 	for round := range f.options.rounds {
 		began := time.Now()

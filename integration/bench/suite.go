@@ -24,23 +24,26 @@ type heat struct {
 	measurements []measurement
 }
 
+// writes is how many row changes a transaction of oltp_write_only makes: two updates, a deletion and an insert.
+const writes = 4
+
 // suite is everything that can be measured, in order.
 func suite(o options) []heat {
 	return []heat{
 		{oneTarget, []measurement{
-			backlog("write_only", "transactions", o.events, oltp("oltp_write_only", o.events)),
-			backlog("update", "transactions", o.updates, oltp("oltp_update_non_index", o.updates)),
-			backlog("append", "transactions", o.appends, appending(o.appends)),
-			backlog("hot", "transactions", o.hot, oltp("oltp_update_non_index", o.hot, "--tables=1", "--table-size="+strconv.Itoa(hotRows), "--rand-type=uniform")),
-			backlog("wide", "rows", o.wide*wideRows, wide(o.wide)),
-			backlog("large", "rows", o.big, largeTransaction),
+			backlog("write_only", "transactions", writes, o.events, oltp("oltp_write_only", o.events)),
+			backlog("update", "transactions", 1, o.updates, oltp("oltp_update_non_index", o.updates)),
+			backlog("append", "transactions", 1+postings, o.appends, appending(o.appends)),
+			backlog("hot", "transactions", 1, o.hot, oltp("oltp_update_non_index", o.hot, "--tables=1", "--table-size="+strconv.Itoa(hotRows), "--rand-type=uniform")),
+			backlog("wide", "rows", 1, o.wide*wideRows, wide(o.wide)),
+			backlog("large", "rows", 1, o.big, largeTransaction),
 			{"latency", latencies},
 		}},
 		{threeTargets, []measurement{
-			backlog("fanout", "transactions", fewer(o.events), oltp("oltp_write_only", fewer(o.events))),
+			backlog("fanout", "transactions", writes, fewer(o.events), oltp("oltp_write_only", fewer(o.events))),
 		}},
 		{targetBySQL, []measurement{
-			backlog("portable", "transactions", fewer(o.events), oltp("oltp_write_only", fewer(o.events))),
+			backlog("portable", "transactions", writes, fewer(o.events), oltp("oltp_write_only", fewer(o.events))),
 		}},
 		{pair, []measurement{{"conflicts", conflicts}}},
 		{oneFar, []measurement{{"shaped", shaped}}},
@@ -141,8 +144,8 @@ func natives(f *field, targets int) []entry {
 }
 
 // backlog measures how fast what was produced while nobody replicated is drained.
-func backlog(name, unit string, count int, produce func(ctx context.Context, f *field) error) measurement {
-	w := workload{name, unit, count, produce}
+func backlog(name, unit string, changes, count int, produce func(ctx context.Context, f *field) error) measurement {
+	w := workload{name, unit, count, changes, produce}
 	return measurement{name, func(ctx context.Context, f *field) (figures, error) {
 		results, err := f.measure(ctx, w)
 		return figures{results: results}, err
