@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"replicator/verify"
@@ -19,27 +20,32 @@ func Incomplete(d verify.Document) bool {
 func WriteVerified(w io.Writer, d verify.Document, servers []string) error {
 	var out bytes.Buffer
 	rows := make([][]string, len(d.Tables))
-	var equal, differ, unknown int
+	var equal, differ, skipped, incomplete int
 	for i, t := range d.Tables {
 		row := []string{t.Table, ""}
 		switch {
-		case t.Total > 0:
+		case t.Equal != nil && !*t.Equal:
 			differ++
-			row[1] = fmt.Sprintf("%d rows differ", t.Total)
-			if t.Total == 1 {
+			switch total := known(t.Total); total {
+			case unknown:
+				row[1] = "differs"
+			case "1":
 				row[1] = "1 row differs"
+			default:
+				row[1] = total + " rows differ"
 			}
 		case t.Skipped != nil:
+			skipped++
 			row[1] = "skipped: " + *t.Skipped
 		case t.Error != nil:
-			unknown++
-			row[1] = "unknown"
+			incomplete++
+			row[1] = unknown
 		default:
 			equal++
 			row[1] = "equal"
 		}
 		for _, s := range servers {
-			row = append(row, fmt.Sprint(t.Rows[s]))
+			row = append(row, known(t.Rows[s]))
 		}
 		rows[i] = row
 	}
@@ -48,18 +54,21 @@ func WriteVerified(w io.Writer, d verify.Document, servers []string) error {
 		if t.Error != nil {
 			fmt.Fprintf(&out, "\n%s could not be compared: %s\n", clean(t.Table), clean(*t.Error))
 		}
-		if len(t.Differences) == 0 {
+		if len(t.Lonely) > 0 {
+			fmt.Fprintf(&out, "\n%s, not compared: column %s\n", clean(t.Table), clean(strings.Join(t.Lonely, ", ")))
+		}
+		if t.Equal == nil || *t.Equal || t.Total == nil {
 			continue
 		}
 		fmt.Fprintf(&out, "\n%s:\n", clean(t.Table))
 		for i := range t.Differences {
 			writeDifference(&out, &t.Differences[i], servers)
 		}
-		if more := t.Total - int64(len(t.Differences)); more > 0 {
-			fmt.Fprintf(&out, "  and %d more; --limit N shows more\n", more)
+		if total, err := strconv.Atoi(*t.Total); err == nil && total > len(t.Differences) {
+			fmt.Fprintf(&out, "  %d of %d are shown; --limit N shows more\n", len(t.Differences), total)
 		}
 	}
-	fmt.Fprintf(&out, "\n%d tables in %.1f s: %d equal, %d differ, %d unknown\n", len(d.Tables), d.Seconds, equal, differ, unknown)
+	fmt.Fprintf(&out, "\ntables: %d equal, %d differ, %d skipped, %d incomplete; %.1f s\n", equal, differ, skipped, incomplete, d.Seconds)
 	_, err := w.Write(bytes.TrimLeft(out.Bytes(), "\n"))
 	return err
 }

@@ -166,13 +166,13 @@ func (m *Mesh) holdLinks(x *member) {
 	}
 }
 
-// hold shows on a link what keeps one of its servers.
+// hold shows on a link what keeps one of its servers. The server is tried, not the link.
 func (l *link) hold(x *member) {
 	f, _, _ := x.trouble.get()
 	if f == nil {
 		return
 	}
-	_ = l.trouble.set(&fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy})
+	_ = l.trouble.show(&fault.Error{Class: fault.Class(f.Class), Message: f.Message, Remedy: f.Remedy})
 }
 
 // wakeLinks has links that wait for a server tried at once: it answers again.

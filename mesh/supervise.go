@@ -30,7 +30,17 @@ type trouble struct {
 
 func newTrouble() *trouble { return &trouble{state: Starting, resume: make(chan struct{}, 1)} }
 
+// set notes that an attempt has failed.
 func (t *trouble) set(err error) *fault.Error {
+	f := t.show(err)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.retries++
+	return f
+}
+
+// show notes what holds it up.
+func (t *trouble) show(err error) *fault.Error {
 	f := asFault(err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -43,7 +53,6 @@ func (t *trouble) set(err error) *fault.Error {
 		since = t.fault.Since
 	}
 	t.fault = &Fault{Class: string(f.Class), Message: f.Text(), Remedy: f.Remedy, Since: since}
-	t.retries++
 	return f
 }
 

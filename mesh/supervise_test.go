@@ -53,3 +53,20 @@ func TestPausesGrowWithoutWork(t *testing.T) {
 		}
 	})
 }
+
+// What holds up a link's server shows on the link, and is no attempt of it.
+func TestServersRetriesAreNotTheLinks(t *testing.T) {
+	x, l := &member{trouble: newTrouble()}, &link{trouble: newTrouble()}
+	_ = x.trouble.set(fault.New(fault.Network, "wait", "refused"))
+	for range 5 {
+		l.hold(x)
+	}
+	f, state, retries := l.trouble.get()
+	if f == nil || state != Retrying || retries != 0 {
+		t.Errorf("fault %v, state %s, %d retries", f, state, retries)
+	}
+	_ = l.trouble.set(fault.New(fault.Network, "wait", "refused"))
+	if _, _, retries := l.trouble.get(); retries != 1 {
+		t.Errorf("%d retries after one attempt", retries)
+	}
+}

@@ -3,6 +3,7 @@ package verify
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"replicator/journal"
 )
@@ -18,11 +19,12 @@ type Document struct {
 type TableDocument struct {
 	Table       string               `json:"table"`
 	Equal       *bool                `json:"equal"`
-	Rows        map[string]int64     `json:"rows"` // by server
-	Total       int64                `json:"differences_total"`
+	Rows        map[string]*string   `json:"rows"`              // by server; null: not all are counted
+	Total       *string              `json:"differences_total"` // null: not known; beside an error, at least so many
 	Differences []DifferenceDocument `json:"differences"`
 	Error       *string              `json:"error"`
-	Skipped     *string              `json:"skipped"` // why it is none that can be compared
+	Skipped     *string              `json:"skipped"`         // why it is none that can be compared
+	Lonely      []string             `json:"columns_skipped"` // that the first server does not have: "name (server)"
 }
 
 // DifferenceDocument is one row that differs.
@@ -60,12 +62,14 @@ func verdict(differs, unknown bool) *bool {
 
 func (t *Table) document(servers []string) (TableDocument, error) {
 	d := TableDocument{
-		Table: t.Name.String(), Equal: verdict(t.Total > 0, t.Err != nil || t.Skipped != ""), Rows: map[string]int64{}, Total: t.Total,
-		Differences: []DifferenceDocument{},
+		Table: t.Name.String(), Equal: verdict(t.Total > 0, t.Err != nil || t.Skipped != ""), Rows: map[string]*string{},
+		Differences: []DifferenceDocument{}, Lonely: append([]string{}, t.Lonely...),
 	}
+	known := t.Err == nil && t.Skipped == "" && !t.cut
 	for i, n := range t.Rows {
-		d.Rows[servers[i]] = n
+		d.Rows[servers[i]] = count(n, known)
 	}
+	d.Total = count(t.Total, known || t.Total > 0 && !t.cut)
 	if t.Err != nil {
 		text := t.Err.Error()
 		d.Error = &text
@@ -92,4 +96,12 @@ func (t *Table) document(servers []string) (TableDocument, error) {
 		d.Differences = append(d.Differences, one)
 	}
 	return d, nil
+}
+
+func count(n int64, known bool) *string {
+	if !known {
+		return nil
+	}
+	text := strconv.FormatInt(n, 10)
+	return &text
 }

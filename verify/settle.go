@@ -116,6 +116,7 @@ func anyOf(rows [][]image.Value) []image.Value {
 // differs notes a difference.
 func (c *comparison) differs(s *suspect) {
 	c.result.Total++
+	c.result.cut = c.opt.Quick
 	if c.opt.Quick || len(c.result.Differences) >= c.opt.Limit {
 		return
 	}
@@ -200,8 +201,9 @@ func (v *verifier) await(ctx context.Context, l Link, end change.GTIDSet) error 
 			return nil
 		}
 		if time.Now().After(patience) {
-			return fault.New(fault.Unavailable, "see replicator status, and compare again when the link runs",
-				"link %s→%s has not applied within %s what %s held: what differs for good is not known", from.Name, to.Name,
+			return fault.New(fault.Unavailable,
+				"see replicator status: where the link runs, give --patience more than the ten seconds in which a quiet server's position moves",
+				"what differs for good is not known: link %s→%s has not applied within %s what %s held", from.Name, to.Name,
 				v.opt.Patience, from.Name)
 		}
 		select {

@@ -80,6 +80,11 @@ func (v *verifier) compare(ctx context.Context, result *Table) (*comparison, err
 		}
 		same, _ := dml.SameLayout(c.source, t)
 		c.sums = c.sums && same && s.Flavor == first.Flavor
+		for j := range t.Columns {
+			if name := t.Columns[j].Name; tables[0].Column(name) < 0 {
+				result.Lonely = append(result.Lonely, name+" ("+s.Name+")")
+			}
+		}
 		c.sites = append(c.sites, &chunk.Site{Server: s.Name, DB: s.DB, Plan: plan})
 	}
 	return c, nil

@@ -34,6 +34,8 @@ type Link struct{ From, To int }
 // Options say what is compared, and how.
 type Options struct {
 	Match func(change.TableName) bool
+	// Check is asked before the comparison whether these are the tables that were meant. Optional.
+	Check func(names []change.TableName) error
 	// Numbered reports whether each server gives the rows of a table numbers of its own.
 	Numbered func(*change.Table) bool
 	// Limit is how many differences of a table are kept; all are counted.
@@ -70,6 +72,10 @@ type Table struct {
 	Err error
 	// Skipped says why the table is none that can be compared; "" of all others.
 	Skipped string
+	// Lonely are columns that were not compared, because the first server does not have them: "name (server)".
+	Lonely []string
+
+	cut bool // not all rows were counted
 }
 
 // Difference is a row that is not the same on all servers.
@@ -136,6 +142,11 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 	if err != nil {
 		return Report{}, err
 	}
+	if o.Check != nil {
+		if err := o.Check(names); err != nil {
+			return Report{}, err
+		}
+	}
 	tables := make([]*Table, len(names))
 	for i, name := range names {
 		tables[i] = &Table{Name: name, Rows: make([]int64, len(servers))}
@@ -191,9 +202,11 @@ func (v *verifier) table(ctx context.Context, t *Table) error {
 		})
 	}
 	switch {
+	case errors.Is(err, errOver):
+		t.cut = true
 	case errors.Is(err, errNumbered):
 		t.Skipped = err.Error()
-	case err != nil && !errors.Is(err, errOver):
+	case err != nil:
 		t.Err = err
 	}
 	return ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,13 +16,14 @@ import (
 	"replicator/api"
 	"replicator/change"
 	"replicator/config"
+	"replicator/fault"
 	"replicator/mesh"
 	"replicator/verify"
 )
 
 func newVerifyCommand() *cobra.Command {
 	var o verify.Options
-	var asJSON bool
+	var asJSON, repair bool
 	cmd := &cobra.Command{
 		Use:   "verify [DATABASE.TABLE]...",
 		Short: "Compare all servers, row by row, while they are written to",
@@ -29,13 +31,19 @@ func newVerifyCommand() *cobra.Command {
 			"was under way, until it is equal or has stood still; so the links must run. * in a table's name stands for any text;\n" +
 			"without names all replicated tables are compared. Exit code 3: rows differ; 1: something could not be compared.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.Limit < 0 {
+			switch {
+			case o.Limit < 0:
 				return usageError{errors.New("--limit must not be negative")}
+			case o.Patience <= 0:
+				return usageError{errors.New("--patience must be more than 0")}
+			case repair:
+				return usageError{laterError("verify --repair")}
 			}
-			match, err := matchTables(args)
+			patterns, err := parseTables(args)
 			if err != nil {
 				return usageError{err}
 			}
+			o.Check = func(names []change.TableName) error { return checkTables(args, patterns, names) }
 			cfg, err := loadConfig(cmd)
 			if err != nil {
 				return err
@@ -44,13 +52,10 @@ func newVerifyCommand() *cobra.Command {
 			defer release()
 			bar := newProgress(cmd.ErrOrStderr())
 			o.Progress = bar.show
-			report, err := mesh.Verify(ctx, cfg, match, o)
+			report, err := mesh.Verify(ctx, cfg, matchTables(patterns), o)
 			bar.clear()
 			if err != nil {
 				return err
-			}
-			if len(report.Tables) == 0 {
-				return fmt.Errorf("no replicated table is called %v", args)
 			}
 			d, err := report.Document(serverNames(cfg))
 			if err != nil {
@@ -60,15 +65,15 @@ func newVerifyCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&o.Quick, "quick", false, "only whether each table is equal: end its comparison at the first difference")
+	flags.BoolVar(&o.Quick, "quick", false, "only whether each table is equal: no differences are shown, and the first one ends its comparison")
+	flags.BoolVar(&repair, "repair", false, "not in this version")
 	flags.IntVar(&o.Limit, "limit", 100, "show at most so many differences of a table; all are counted")
 	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long to wait for a link that is behind")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
 }
 
-// matchTables accepts the named tables, and all where none is named.
-func matchTables(args []string) (func(change.TableName) bool, error) {
+func parseTables(args []string) ([]config.Pattern, error) {
 	patterns := make([]config.Pattern, len(args))
 	for i, text := range args {
 		var err error
@@ -76,14 +81,28 @@ func matchTables(args []string) (func(change.TableName) bool, error) {
 			return nil, err
 		}
 	}
+	return patterns, nil
+}
+
+// matchTables accepts the named tables, and all where none is named.
+func matchTables(patterns []config.Pattern) func(change.TableName) bool {
 	return func(name change.TableName) bool {
-		for _, p := range patterns {
-			if p.Matches(name) {
-				return true
-			}
+		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p config.Pattern) bool { return p.Matches(name) })
+	}
+}
+
+// checkTables refuses names that mean none of the tables: an error in them must not look like an answer.
+func checkTables(args []string, patterns []config.Pattern, names []change.TableName) error {
+	if len(names) == 0 && len(args) == 0 {
+		return fault.New(fault.Precondition, "see tables.include and tables.exclude", "no server has a replicated table")
+	}
+	for i, p := range patterns {
+		if !slices.ContainsFunc(names, p.Matches) {
+			return fault.New(fault.Precondition, "see replicator check for the tables there are; only * stands for any text",
+				"no replicated table is called %s", args[i])
 		}
-		return len(patterns) == 0
-	}, nil
+	}
+	return nil
 }
 
 func writeVerified(cmd *cobra.Command, d verify.Document, servers []string, asJSON bool) error {
