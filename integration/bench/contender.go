@@ -251,10 +251,30 @@ func (r *replicator) stop(ctx context.Context) (u usage, err error) {
 	if err := r.checkPaths(ctx); err != nil {
 		return u, err
 	}
+	if err := r.settle(ctx); err != nil {
+		return u, err
+	}
 	if err := r.child.Stop(stopGrace); err != nil {
 		return u, fmt.Errorf("%w\n%s", err, r.log())
 	}
 	return u, nil
+}
+
+// settle lets the process forget the backlog, as one that goes on running does within seconds: every server has it. What
+// was not forgotten would be read again at the next start, together with all the backlogs before it.
+func (r *replicator) settle(ctx context.Context) error {
+	return await(ctx, time.Minute, func() (bool, error) {
+		s, err := r.client.Status(ctx)
+		if err != nil {
+			return false, err
+		}
+		for _, x := range s.Servers {
+			if x.Index != nil && x.Index.Entries+x.Index.Spilled > 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
 }
 
 // checkPaths fails where a table's rows took another path than those that are measured.
