@@ -44,7 +44,7 @@ type portableWriter struct {
 	checks  foreignKeyChecks
 	pending *statement // waits for further rows, in their order
 	listing server.Listing
-	sorter  *sorter // nil: every change is carried out in its place
+	sorter  *sorter
 	// ahead lets the writer keep back what it is given until it is flushed, and use the order that is cheapest: nobody looks
 	// at rows meanwhile.
 	ahead bool
@@ -96,8 +96,7 @@ func (s *statement) append(r *dml.Statement) {
 	s.text = append(append(s.text, s.separator...), r.Text[r.Head:]...)
 }
 
-// newPortableWriter makes a writer for one connection. packet is the target's max_allowed_packet; o is nil where the order of
-// changes is to be kept.
+// newPortableWriter makes a writer for one connection. packet is the target's max_allowed_packet.
 func newPortableWriter(conn execer, tables tableFinder, mixed bool, packet int, listing server.Listing, o *sorter) *portableWriter {
 	return &portableWriter{
 		conn: conn, tables: tables, mixed: mixed, packet: packet, plans: map[planKey]*dml.Plan{}, owns: map[*server.Table]*dml.Plan{},
@@ -123,7 +122,7 @@ func (w *portableWriter) plan(ctx context.Context, source *change.Table) (*dml.P
 }
 
 func (w *portableWriter) write(ctx context.Context, c rowChanges) error {
-	if c.Event.Table.Settles == "" && w.ahead && w.sorter != nil && c.Ops == nil {
+	if c.Event.Table.Settles == "" && w.ahead && c.Ops == nil {
 		if takes, err := w.sorter.takes(ctx, c.Event.Table); err != nil {
 			return err
 		} else if takes {
@@ -212,9 +211,6 @@ func (w *portableWriter) most() int { return min(batchBytes, w.packet-statementR
 
 // executeSorted sends what the sorter holds.
 func (w *portableWriter) executeSorted(ctx context.Context) error {
-	if w.sorter == nil {
-		return nil
-	}
 	return w.sorter.each(func(s *statement) error { return w.send(ctx, s) })
 }
 
@@ -293,9 +289,7 @@ func (w *portableWriter) flush(ctx context.Context) error {
 
 func (w *portableWriter) reset() {
 	w.pending, w.checks = nil, checksUnknown
-	if w.sorter != nil {
-		w.sorter.reset()
-	}
+	w.sorter.reset()
 }
 
 // execute sends the statement that waits for further rows.

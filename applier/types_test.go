@@ -32,7 +32,11 @@ func applySession(t testing.TB, s *sandbox.Server) (*sql.Conn, server.Dialect, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = db.Close() })
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		t.Fatal(err)

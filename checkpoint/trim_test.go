@@ -47,7 +47,7 @@ func TestTrimMarkers(t *testing.T) {
 			// Somebody is just writing the next marker of each source, on top of the newest.
 			other, err := s.DB().BeginTx(t.Context(), nil)
 			require.NoError(t, err)
-			defer func() { _ = other.Rollback() }()
+			defer func() { _ = other.Rollback() }() // after the end it does nothing
 			for _, source := range []change.ServerID{one, two} {
 				_, err := other.ExecContext(t.Context(), `INSERT INTO replicator.marker SELECT source, seq + 1, position, clock, manifest, owner, applied_at
  FROM replicator.marker WHERE source = ? AND seq = ? LOCK IN SHARE MODE`, source[:], markers)

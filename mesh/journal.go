@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"replicator/config"
@@ -19,19 +18,13 @@ type Journals struct {
 // OpenJournals connects to every server of a configuration. Those that cannot be asked are among Servers, with the reason;
 // an error means that the configuration cannot be used. Close ends the connections.
 func OpenJournals(ctx context.Context, c *config.Config) (*Journals, error) {
-	j := &Journals{servers: make([]journal.Server, len(c.Servers)), witnesses: make([]*witness, len(c.Servers))}
-	errs := make([]error, len(c.Servers))
-	var wg sync.WaitGroup
-	for i, s := range c.Servers {
-		wg.Go(func() { j.witnesses[i], errs[i] = newWitness(ctx, s) })
+	witnesses, err := newWitnesses(ctx, c)
+	if err != nil {
+		return nil, err
 	}
-	wg.Wait()
-	for i, err := range errs {
-		if err != nil {
-			j.Close()
-			return nil, err
-		}
-		j.servers[i] = j.witnesses[i].journal()
+	j := &Journals{witnesses: witnesses}
+	for _, w := range witnesses {
+		j.servers = append(j.servers, w.journal())
 	}
 	return j, nil
 }
@@ -52,13 +45,7 @@ func (w *witness) journal() journal.Server {
 func (j *Journals) Servers() []journal.Server { return j.servers }
 
 // Close ends the connections.
-func (j *Journals) Close() {
-	for _, w := range j.witnesses {
-		if w != nil {
-			w.close()
-		}
-	}
-}
+func (j *Journals) Close() { closeAll(j.witnesses) }
 
 // Journals are the journals of all servers, as this process reaches them.
 func (m *Mesh) Journals() []journal.Server {

@@ -3,6 +3,8 @@ package mesh
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"sync"
 	"time"
 
 	"replicator/checkpoint"
@@ -18,14 +20,14 @@ func StatusFromTables(ctx context.Context, c *config.Config) (Status, error) {
 		Mesh: c.Mesh, Time: Timestamp(time.Now()), Source: "tables",
 		Processes: []ProcessStatus{}, Servers: []ServerStatus{}, Links: []LinkStatus{}, Tables: []TableStatus{},
 	}
+	witnesses, err := newWitnesses(ctx, c)
+	if err != nil {
+		return Status{}, err
+	}
+	defer closeAll(witnesses)
 	seen := map[string]*witness{}
-	for _, x := range c.Servers {
-		w, err := newWitness(ctx, x)
-		if err != nil {
-			return Status{}, err
-		}
-		defer w.close()
-		seen[x.Name] = w
+	for i, x := range c.Servers {
+		seen[x.Name] = witnesses[i]
 	}
 	for _, l := range c.Links {
 		s.Links = append(s.Links, linkFromTables(ctx, l, seen[l.From], seen[l.To]))
@@ -67,6 +69,29 @@ func newWitness(ctx context.Context, c *config.Server) (*witness, error) {
 		w.status.Error = &Fault{Class: string(f.Class), Message: f.Text(), Remedy: f.Remedy, Since: Timestamp(time.Now())}
 	}
 	return w, nil
+}
+
+// newWitnesses asks every server of a configuration, all at once. An error means that the configuration cannot be used.
+func newWitnesses(ctx context.Context, c *config.Config) ([]*witness, error) {
+	witnesses, errs := make([]*witness, len(c.Servers)), make([]error, len(c.Servers))
+	var wg sync.WaitGroup
+	for i, s := range c.Servers {
+		wg.Go(func() { witnesses[i], errs[i] = newWitness(ctx, s) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		closeAll(witnesses)
+		return nil, err
+	}
+	return witnesses, nil
+}
+
+func closeAll(witnesses []*witness) {
+	for _, w := range witnesses {
+		if w != nil {
+			w.close()
+		}
+	}
 }
 
 func (w *witness) close() { _ = w.server.Close() } // nothing was written

@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"slices"
-	"sync"
 
 	"replicator/change"
 	"replicator/config"
@@ -15,24 +14,13 @@ import (
 // Verify compares the replicated tables that match accepts on all servers of a configuration. No process has to be asked,
 // but the links must run: what a link has not applied yet is no difference.
 func Verify(ctx context.Context, c *config.Config, match func(change.TableName) bool, o verify.Options) (verify.Report, error) {
-	witnesses, errs := make([]*witness, len(c.Servers)), make([]error, len(c.Servers))
-	defer func() {
-		for _, w := range witnesses {
-			if w != nil {
-				w.close()
-			}
-		}
-	}()
-	var wg sync.WaitGroup
-	for i, s := range c.Servers {
-		wg.Go(func() { witnesses[i], errs[i] = newWitness(ctx, s) })
+	witnesses, err := newWitnesses(ctx, c)
+	if err != nil {
+		return verify.Report{}, err
 	}
-	wg.Wait()
+	defer closeAll(witnesses)
 	servers := make([]verify.Server, len(c.Servers))
 	for i, w := range witnesses {
-		if errs[i] != nil {
-			return verify.Report{}, errs[i]
-		}
 		if f := w.status.Error; f != nil {
 			return verify.Report{}, &fault.Error{Class: fault.Class(f.Class), Message: w.status.Name + ": " + f.Message, Remedy: f.Remedy}
 		}
