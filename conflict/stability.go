@@ -28,14 +28,15 @@ type stability struct {
 
 	mu      sync.RWMutex
 	applied map[change.ServerID]change.Clock
+	holds   map[*Hold]struct{}
 	marks   map[change.ServerID]change.Time // computed when asked for, emptied when applied moves
-	moves   uint64                          // how often applied has moved
+	moves   uint64                          // how often applied has moved, or a hold has ended
 }
 
 func newStability(target change.ServerID, topology Topology) *stability {
 	return &stability{
 		target: target, topology: topology, sources: topology.Sources(target),
-		applied: map[change.ServerID]change.Clock{}, marks: map[change.ServerID]change.Time{},
+		applied: map[change.ServerID]change.Clock{}, holds: map[*Hold]struct{}{}, marks: map[change.ServerID]change.Time{},
 	}
 }
 
@@ -71,19 +72,24 @@ func (s *stability) upTo(origin change.ServerID) change.Time {
 	defer s.mu.Unlock()
 	mark = math.MaxInt64
 	for _, p := range s.sources {
-		mark = min(mark, s.passed(p, origin))
+		clock, heard := s.applied[p]
+		if !heard {
+			mark = math.MinInt64
+			break
+		}
+		mark = min(mark, s.passed(p, clock, origin))
+	}
+	for h := range s.holds {
+		mark = min(mark, s.passed(h.source, h.Covered, origin))
 	}
 	s.marks[origin] = mark
 	return mark
 }
 
-// passed returns the time up to which server p can no longer interfere with the changes of an origin. s.mu is held.
-func (s *stability) passed(p, origin change.ServerID) change.Time {
-	clock, heard := s.applied[p]
-	switch {
-	case !heard:
-		return math.MinInt64
-	case p != origin && s.topology.Has(origin, p):
+// passed returns the time up to which server p, where its clock is this, can no longer interfere with the changes of an
+// origin.
+func (s *stability) passed(p change.ServerID, clock change.Clock, origin change.ServerID) change.Time {
+	if p != origin && s.topology.Has(origin, p) {
 		return clock.Context.At(origin)
 	}
 	return clock.Time
