@@ -27,7 +27,18 @@ type Dialect interface {
 	// Listing is how the server takes a list of rows for a table.
 	Listing() Listing
 	replay
+	views
 	checks
+}
+
+// views is the part of a dialect that tells what a reader of rows has seen. A transaction is in the binlog before its rows
+// can be seen, on both flavors; so neither Position nor the end of the binlog says it.
+type views interface {
+	// View opens a transaction on the session that sees the rows as of one moment, everything that after covers included:
+	// a position that a reader of the binlog has reached. Whoever wants rows ends it.
+	View(ctx context.Context, session Querier, after change.GTIDSet) error
+	// Seen returns a position that covers everything that could be seen before, by anybody.
+	Seen(ctx context.Context, q Querier) (change.GTIDSet, error)
 }
 
 // Listing is a form of the table value constructor.
