@@ -55,6 +55,7 @@ type Plan struct {
 	keys    []int // into columns, in key order
 	head    string
 	batch   bool
+	where   string // what else the rows of a range must meet; "": nothing
 	join    [server.Listings]join
 }
 

@@ -57,6 +57,13 @@ func (p *Plan) Checksum(after, upTo []image.Value) (query string, args []any, er
 	return string(s.Text) + " LIMIT 18446744073709551615) AS rows_of_range", s.Args, nil
 }
 
+// Where returns a plan whose ranges are of the rows that meet a condition, which is SQL.
+func (p *Plan) Where(condition string) *Plan {
+	part := *p
+	part.where = condition
+	return &part
+}
+
 func (p *Plan) expressions() string {
 	var b strings.Builder
 	for i := range p.columns {
@@ -74,6 +81,9 @@ func (p *Plan) rangeStatement(head string, after, upTo []image.Value) (*Statemen
 	if err == nil {
 		s.Text = append(s.Text, " AND "...)
 		err = p.appendBeyond(s, upTo, "<", "<=")
+	}
+	if p.where != "" {
+		s.Text = append(append(append(s.Text, " AND ("...), p.where...), ')')
 	}
 	if err != nil {
 		return nil, fmt.Errorf("table %s: %w", p.source.Name, err)

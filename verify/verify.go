@@ -193,12 +193,12 @@ var errOver = errors.New("nothing more is to be found out")
 func (v *verifier) table(ctx context.Context, t *Table) error {
 	c, err := v.compare(ctx, t)
 	if err == nil {
-		err = chunk.Walk(ctx, c.sites[0], sumRows, func(r chunk.Range) error {
+		err = chunk.Walk(ctx, c.sites[0], nil, sumRows, func(r chunk.Range) error {
 			equal, err := c.sumsEqual(ctx, r)
 			if err != nil || equal {
 				return err
 			}
-			return chunk.Read(ctx, c.sites, r, c.read, func(rows [][][]image.Value) error { return c.piece(ctx, rows) })
+			return chunk.Read(ctx, c.sites, r, c.read, func(_ []image.Value, rows [][][]image.Value) error { return c.piece(ctx, rows) })
 		})
 	}
 	switch {

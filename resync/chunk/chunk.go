@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"sync"
 
 	"replicator/dml"
 	"replicator/image"
@@ -64,10 +65,10 @@ func (s *Site) run(ctx context.Context, q *dml.Query) ([][]image.Value, error) {
 	return rows, nil
 }
 
-// Walk cuts the whole table into ranges of size rows each, as the first of the sites has it, and hands them out in order.
-// The last one is open.
-func Walk(ctx context.Context, s *Site, size int, do func(Range) error) error {
-	var r Range
+// Walk cuts the table above a row (nil: all of it) into ranges of size rows each, as the first of the sites has it, and hands
+// them out in order. The last one is open.
+func Walk(ctx context.Context, s *Site, after []image.Value, size int, do func(Range) error) error {
+	r := Range{After: after}
 	for {
 		q, err := s.Plan.SelectBound(r.After, size)
 		if err != nil {
@@ -89,14 +90,14 @@ func Walk(ctx context.Context, s *Site, size int, do func(Range) error) error {
 }
 
 // Read hands out the rows of a range in order, in pieces of at most size rows on each site: rows[i] are those of sites[i].
-// Which rows those are, each site says for itself and at a time of its own.
-func Read(ctx context.Context, sites []*Site, r Range, size int, do func(rows [][][]image.Value) error) error {
+// Which rows those are, each site says for itself and at a time of its own. end is the last row of a piece, or the end of the range.
+func Read(ctx context.Context, sites []*Site, r Range, size int, do func(end []image.Value, rows [][][]image.Value) error) error {
 	for {
 		piece, rows, err := readPiece(ctx, sites, r, size)
 		if err != nil {
 			return err
 		}
-		if err := do(rows); err != nil {
+		if err := do(piece.UpTo, rows); err != nil {
 			return err
 		}
 		if sameKey(piece.UpTo, r.UpTo) {
@@ -134,4 +135,20 @@ func readPiece(ctx context.Context, sites []*Site, r Range, size int) (Range, []
 // sameKey reports whether two bounds are one and the same row.
 func sameKey(a, b []image.Value) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// each runs do for the numbers below n at once, and returns one of the errors.
+func each(n int, do func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = do(i) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -58,7 +58,7 @@ func TestEveryRowIsReadOnce(t *testing.T) {
 				for _, order := range [][]int{{0, 1}, {1, 0}} {
 					walked := []*Site{sites[order[0]], sites[order[1]]}
 					got, counted := make([][]string, 2), make([]int64, 2)
-					err := Walk(t.Context(), walked[0], 3, func(r Range) error {
+					err := Walk(t.Context(), walked[0], nil, 3, func(r Range) error {
 						for i, site := range walked {
 							sum, err := site.Sum(t.Context(), r)
 							if err != nil {
@@ -66,7 +66,7 @@ func TestEveryRowIsReadOnce(t *testing.T) {
 							}
 							counted[i] += sum.Rows
 						}
-						return Read(t.Context(), walked, r, 7, func(rows [][][]image.Value) error {
+						return Read(t.Context(), walked, r, 7, func(_ []image.Value, rows [][][]image.Value) error {
 							for i := range rows {
 								if len(rows[i]) > 7 {
 									t.Errorf("%d rows in a piece", len(rows[i]))
