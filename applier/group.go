@@ -38,6 +38,7 @@ type group struct {
 	part  bool // of a greater group that was divided
 	// definition is a DDL statement, which stands alone: everything before it must have been committed.
 	definition *change.Transaction
+	copies     *copyRequest // rows of the source to be copied, which stand alone as well
 	// end is the position behind the group, and clock the source's there.
 	end   change.GTIDSet
 	clock change.Clock

@@ -113,13 +113,14 @@ type Link struct {
 	bo        *backoff.ExponentialBackOff
 	patience  patience
 	unchecked bool // the group at hand may hold rows whose parents have not arrived yet
+	copying   copying
 }
 
 // NewLink makes a link; Run starts it.
 func NewLink(opt Options) *Link {
 	bo := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(2*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
-	return &Link{opt: opt, log: opt.Log, bo: bo}
+	return &Link{opt: opt, log: opt.Log, bo: bo, copying: newCopying()}
 }
 
 // Late is the process whose commit arrived after this run had begun and made Run return, zero when there was none.
@@ -134,6 +135,7 @@ const idleTick = time.Second
 // the next run.
 func (l *Link) Run(ctx context.Context) error {
 	defer l.opt.Stats.running.Store(false)
+	defer l.copying.end()
 	stream, err := l.open(ctx)
 	if err != nil {
 		return err
@@ -174,6 +176,10 @@ func (l *Link) run(ctx context.Context, intake *intake, s *scheduler) error {
 		if broken == nil && s.wants() {
 			intake.ask()
 		}
+		if g := l.copying.ready(l.opt); g != nil {
+			s.add(g)
+			continue
+		}
 		var stalled <-chan time.Time
 		if at := s.stalled(); !at.IsZero() {
 			stalled = time.After(time.Until(at))
@@ -188,6 +194,10 @@ func (l *Link) run(ctx context.Context, intake *intake, s *scheduler) error {
 				continue
 			}
 			s.add(got.group)
+			l.copying.read = got.group
+		case r := <-l.copying.accept():
+			l.copying.request = r
+		case <-l.copying.poll():
 		case <-l.collector.quiet:
 		case <-stalled:
 			s.clear()
@@ -218,7 +228,8 @@ func (l *Link) open(ctx context.Context) (Stream, error) {
 	}
 	l.seq, l.before = state.Seq, state.Owner
 	l.marked, l.markedAt = time.Now(), state.Clock.Time
-	l.covered(&group{end: state.Position, clock: state.Clock})
+	l.copying.read = &group{end: state.Position, clock: state.Clock}
+	l.covered(l.copying.read)
 	l.opt.Stats.Behind.Store(0)
 	l.patience = newPatience(l.opt)
 	stream := l.opt.Subscribe(state.Position.Clone(), state.Clock)
@@ -246,15 +257,18 @@ func (l *Link) mayTakeOver(ctx context.Context, state checkpoint.State) error {
 
 // covered tells the index and the figures that the target now has the source up to the end of a group.
 func (l *Link) covered(g *group) {
-	l.opt.Index.Applied(l.opt.Identity.ID, g.clock)
 	position := g.end.String()
-	l.opt.Stats.position.Store(&position)
+	l.opt.Stats.position.Store(&position) // first: it covers whatever the index says
+	l.opt.Index.Applied(l.opt.Identity.ID, g.clock)
 	l.opt.Stats.Seq.Store(l.seq)
 }
 
 // advance brings the target up to the end of a group: by its rows, or by a marker of its own when one is due. Nothing else
 // is under way.
 func (l *Link) advance(ctx context.Context, g *group) error {
+	if g.copies != nil {
+		return l.copy(ctx, g)
+	}
 	if g.definition != nil {
 		if err := l.definition(ctx, g.definition); err != nil {
 			return err

@@ -244,18 +244,23 @@ func (w *portableWriter) op(ctx context.Context, p *dml.Plan, op image.Op) error
 	if err != nil {
 		return err
 	}
+	return w.queue(ctx, p, op.Kind, q)
+}
+
+// queue takes a statement, which may wait for others of its kind.
+func (w *portableWriter) queue(ctx context.Context, p *dml.Plan, kind change.RowKind, q *dml.Statement) error {
 	if len(q.Text)+q.ArgBytes()+statementRoom > w.packet {
 		return w.tooLarge(p, len(q.Text)+q.ArgBytes())
 	}
-	if s := w.pending; s != nil && s.statementKind == (statementKind{p, op.Kind}) && len(s.args) == 0 && len(q.Args) == 0 && !q.Loose &&
-		p.Batch() && op.Kind != change.Update && s.takes(q, w.most()) {
+	if s := w.pending; s != nil && s.statementKind == (statementKind{p, kind}) && len(s.args) == 0 && len(q.Args) == 0 && !q.Loose &&
+		(p.Batch() || w.checks == checksOff) && kind != change.Update && s.takes(q, w.most()) {
 		s.append(q)
 		return nil
 	}
 	if err := w.execute(ctx); err != nil {
 		return err
 	}
-	w.pending = newStatement(statementKind{p, op.Kind}, q)
+	w.pending = newStatement(statementKind{p, kind}, q)
 	if q.Loose {
 		return w.loosely(ctx, func() error { return w.execute(ctx) })
 	}

@@ -257,16 +257,9 @@ func (s *session) newest(t *change.Table, row change.Key) (change.Stamp, bool, e
 	if g == nil {
 		return s.opt.Index.Lookup(row)
 	}
-	keys := []change.Key{conflict.LifeKey(row), conflict.RowKey(row), deltaKey(row)}
-	if g.merged != nil {
-		keys = []change.Key{row}
-		for _, name := range g.merged {
-			keys = append(keys, conflict.ColumnKey(row, name))
-		}
-	}
 	var newest change.Stamp
 	var any bool
-	for _, key := range keys {
+	for _, key := range g.keys(row) {
 		known, found, err := s.opt.Index.Lookup(key)
 		if err != nil {
 			return newest, any, err
@@ -276,4 +269,19 @@ func (s *session) newest(t *change.Table, row change.Key) (change.Stamp, bool, e
 		}
 	}
 	return newest, any, nil
+}
+
+// keys are the index keys of a row's registers: of a table without any, nil registers, the row's own.
+func (g *registers) keys(row change.Key) []change.Key {
+	switch {
+	case g == nil:
+		return []change.Key{row}
+	case g.merged == nil:
+		return []change.Key{conflict.LifeKey(row), conflict.RowKey(row), deltaKey(row)}
+	}
+	keys := []change.Key{row}
+	for _, name := range g.merged {
+		keys = append(keys, conflict.ColumnKey(row, name))
+	}
+	return keys
 }

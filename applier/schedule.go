@@ -111,7 +111,7 @@ func (s *scheduler) wants() bool {
 
 // add takes a group that was read. It begins in its turn.
 func (s *scheduler) add(g *group) {
-	if len(g.txs) == 0 && g.definition == nil && len(s.queue) == 0 && len(s.tasks) > 0 {
+	if len(g.txs) == 0 && g.definition == nil && g.copies == nil && len(s.queue) == 0 && len(s.tasks) > 0 {
 		if g.moved {
 			s.tasks[len(s.tasks)-1].passed = g
 		}

@@ -130,6 +130,31 @@ var migrations = [][]string{
   since     DATETIME(6) NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
 	},
+	{
+		`CREATE TABLE IF NOT EXISTS replicator.resync (
+  id            BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  database_name VARCHAR(64) NOT NULL,
+  table_name    VARCHAR(64) NOT NULL,
+  source        VARBINARY(16) NOT NULL COMMENT 'the server whose rows this one gets',
+  conditions    LONGTEXT NOT NULL COMMENT 'SQL: the rows that are meant; empty: all',
+  throttle      BIGINT NOT NULL COMMENT 'rows a second that are compared, at most; 0: no limit',
+  state         VARCHAR(16) NOT NULL COMMENT 'waiting, running, done, failed or cancelled',
+  note          TEXT NULL COMMENT 'what it waits for, or why it failed',
+  reached       LONGBLOB NULL COMMENT 'key of the last row that is done; NULL: none',
+  total         BIGINT NULL COMMENT 'rows that there are, about',
+  compared      BIGINT NOT NULL DEFAULT 0,
+  inserted      BIGINT NOT NULL DEFAULT 0,
+  updated       BIGINT NOT NULL DEFAULT 0,
+  deleted       BIGINT NOT NULL DEFAULT 0,
+  newer         BIGINT NOT NULL DEFAULT 0 COMMENT 'rows about which a later change decides',
+  moving        BIGINT NOT NULL DEFAULT 0 COMMENT 'rows that never stood still',
+  asked_at      DATETIME(6) NOT NULL,
+  started_at    DATETIME(6) NULL,
+  seen_at       DATETIME(6) NULL COMMENT 'when it was worked on last',
+  ended_at      DATETIME(6) NULL,
+  KEY state (state, id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+	},
 }
 
 // SchemaVersion is the version of the replicator schema that this program creates and understands.

@@ -28,6 +28,9 @@ const (
 	MultipleUnique      Kind = "multiple_unique"       // brings values of unique keys that several other rows have
 	ParentMissing       Kind = "parent_missing"        // brings a child whose parent has been deleted
 	ChildExists         Kind = "child_exists"          // deletes a parent that has children which its origin had not seen
+	// Resync: a person had the table made equal to another server's. It is no conflict of two changes, but its row can be
+	// restored like those.
+	Resync Kind = "resync"
 )
 
 // Removal says in plain words why the replicator itself removes a row, to settle a conflict of this kind: a clause that begins
@@ -40,7 +43,7 @@ func (k Kind) Removal() string {
 		return "because other rows have the same values of unique keys"
 	case ParentMissing, ChildExists:
 		return "because the row that it refers to is gone"
-	case InsertExists, UpdateOriginDiffers, UpdateMissing, UpdateDeleted, DeleteOriginDiffers, DeleteMissing:
+	case InsertExists, UpdateOriginDiffers, UpdateMissing, UpdateDeleted, DeleteOriginDiffers, DeleteMissing, Resync:
 	}
 	return ""
 }

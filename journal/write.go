@@ -31,14 +31,15 @@ const (
 
 const head = "INSERT INTO replicator.conflict (id, decided_at, database_name, table_name, row_key, key_columns, kind, policy," +
 	" winner_origin, winner_time, winner_gtid, winner_user, winner_comment, winner_row," +
-	" loser_origin, loser_time, loser_gtid, loser_user, loser_comment, loser_row, `columns`, restorable, bytes, state, state_at) VALUES "
+	" loser_origin, loser_time, loser_gtid, loser_user, loser_comment, loser_row, `columns`, restorable, bytes, state, state_at, notified) VALUES "
 
 // An entry that exists stays as it is.
 const tail = " ON DUPLICATE KEY UPDATE id = id"
 
 // Write puts entries into the journal, inside the transaction that q has open. An id that is there already stays as it is,
 // but for more columns that it has lost where columns are merged.
-// Where both changes leave no row, or equal ones, nothing was lost: such an entry is born acknowledged. The statements are plain
+// Where both changes leave no row, or equal ones, nothing was lost: such an entry is born acknowledged. So is one of a resync,
+// and nobody is told of it: somebody asked for it. The statements are plain
 // ASCII, whatever character set the session speaks.
 func Write(ctx context.Context, q checkpoint.Querier, limits Limits, entries []*Entry) error {
 	most := limits.MaxPacket - headRoom
@@ -143,13 +144,14 @@ func (e *Entry) tuple(limit int) ([]byte, error) {
 	t.text(string(columns))
 	t.flag(restorable)
 	t.number(int64(len(winner) + len(loser) + len(key)))
-	if len(differing) == 0 {
+	if len(differing) == 0 || e.Kind == Resync {
 		t.text(Acknowledged)
 		t.moment(e.At)
 	} else {
 		t.text(Open)
 		t.null()
 	}
+	t.flag(e.Kind == Resync)
 	t[len(t)-1] = ')'
 	return t, nil
 }

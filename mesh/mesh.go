@@ -49,6 +49,7 @@ type link struct {
 	stoppedAt change.GTID // a DDL
 	pass      change.GTID // the DDL that a person has seen to
 	fenced    bool
+	run       *applier.Link    // that works now
 	late      checkpoint.Owner // whose commit arrived late once
 }
 

@@ -71,6 +71,7 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	g.Go(func() error { return m.desk.Serve(ctx, x.config.Name) })
 	g.Go(func() error { return o.trim(ctx) })
 	g.Go(func() error { return o.trimMarkers(ctx) })
+	g.Go(func() error { return o.resync(ctx) })
 	g.Go(func() error { return o.guard(ctx) })
 	g.Go(func() error { return o.replicate(ctx) })
 	if strangers {

@@ -51,6 +51,7 @@ func (o *owner) tryLink(ctx context.Context, l *link, log *zap.Logger) error {
 			return err
 		}
 		run := applier.NewLink(o.linkOptions(l, log))
+		l.begun(run)
 		changed, err := o.whileAgreed(ctx, l, run)
 		l.ended(run, err)
 		if !changed {
@@ -78,11 +79,19 @@ func (l *link) waitForSource(ctx context.Context) error {
 	}
 }
 
+// begun notes the run that works now.
+func (l *link) begun(run *applier.Link) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.run = run
+}
+
 // ended keeps what the next run must know of the last one.
 func (l *link) ended(run *applier.Link, err error) {
 	f, _ := fault.As(err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.run = nil
 	l.stoppedAt = run.StoppedAt()
 	l.fenced = f != nil && f.Class == fault.Fenced
 	if late := run.Late(); late != (checkpoint.Owner{}) {

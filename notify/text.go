@@ -294,6 +294,8 @@ func describe(k journal.Kind) string {
 		return "one side added a row whose parent the other deleted"
 	case journal.ChildExists:
 		return "one side deleted a row to which the other added children"
+	case journal.Resync:
+		return "the table was made equal to another server's"
 	}
 	return "two changes met"
 }

@@ -1,0 +1,236 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"replicator/change"
+	"replicator/config"
+	"replicator/fault"
+	"replicator/resync"
+	"replicator/server"
+)
+
+// Resyncs are the resync jobs of a mesh, asked for and watched without a process.
+type Resyncs struct {
+	config    *config.Config
+	witnesses []*witness
+}
+
+// Resync is a job and the server that it changes.
+type Resync struct {
+	*resync.Job
+	From, To string
+}
+
+// OpenResyncs connects to every server of a configuration. Close ends the connections.
+func OpenResyncs(ctx context.Context, c *config.Config) (*Resyncs, error) {
+	witnesses, err := newWitnesses(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return &Resyncs{c, witnesses}, nil
+}
+
+// Close ends the connections.
+func (r *Resyncs) Close() { closeAll(r.witnesses) }
+
+// witness is the server of a name, if it can be asked and takes part in the mesh.
+func (r *Resyncs) witness(name string) (*witness, error) {
+	var names []string
+	for _, w := range r.witnesses {
+		if names = append(names, w.status.Name); w.status.Name != name {
+			continue
+		}
+		if f := w.status.Error; f != nil {
+			return nil, &fault.Error{Class: fault.Class(f.Class), Message: name + ": " + f.Message, Remedy: f.Remedy}
+		}
+		if w.identity == nil {
+			return nil, fault.New(fault.Precondition, "start replicator run once with this configuration", "%s has no identity yet: the mesh has not been started", name)
+		}
+		return w, nil
+	}
+	return nil, fault.New(fault.Configuration, "name one of "+strings.Join(names, ", "), "there is no server %q", name)
+}
+
+// Targets are the servers to which links lead from a server.
+func (r *Resyncs) Targets(from string) (names []string) {
+	for _, l := range r.config.Links {
+		if l.From == from {
+			names = append(names, l.To)
+		}
+	}
+	return names
+}
+
+// Ask has a table of some servers made equal to that of another. Where the same has been asked for before and has not ended, it
+// is that job that is returned. Nothing is asked for unless all of the servers can do it.
+func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Job) ([]Resync, error) {
+	source, err := r.witness(from)
+	if err != nil {
+		return nil, err
+	}
+	if !r.config.Tables.Matches(j.Table) {
+		return nil, fault.New(fault.Configuration, "see tables.include and tables.exclude", "table %s is not replicated", j.Table)
+	}
+	j.Source = source.identity.ID
+	if err := try(ctx, source, j); err != nil {
+		return nil, err
+	}
+	targets := make([]*witness, len(to))
+	open := make([]*resync.Job, len(to))
+	for i, name := range to {
+		if targets[i], err = r.witness(name); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(r.Targets(from), name) {
+			return nil, fault.New(fault.Configuration, "take the rows of a server that has a link to "+name, "no link leads from %s to %s", from, name)
+		}
+		if !targets[i].owned {
+			return nil, fault.New(fault.Precondition, "start `replicator run` with this configuration: it carries the resync out",
+				"no process applies to %s", name)
+		}
+		if err := try(ctx, targets[i], j); err != nil {
+			return nil, err
+		}
+		if open[i], err = resync.Open(ctx, targets[i].server.DB(), j.Table); err != nil {
+			return nil, server.Fault(err, "look for resync jobs on "+name)
+		}
+		if o := open[i]; o != nil && (o.Source != j.Source || o.Where != j.Where) {
+			return nil, fault.New(fault.Precondition, fmt.Sprintf("wait until it has ended, or end it: replicator resync cancel %s --to %s", j.Table, name),
+				"another resync of %s on %s is under way", j.Table, name)
+		}
+	}
+	var all []Resync
+	for i, w := range targets {
+		if open[i] == nil {
+			if open[i], err = resync.Ask(ctx, w.server.DB(), j); err != nil {
+				return all, server.Fault(err, "ask for a resync on "+to[i])
+			}
+		}
+		all = append(all, Resync{Job: open[i], From: from, To: to[i]})
+	}
+	return all, nil
+}
+
+// try makes sure that a server has the table and understands the condition.
+func try(ctx context.Context, w *witness, j resync.Job) error {
+	db, name := w.server.DB(), w.status.Name
+	t, err := server.OneTable(ctx, db, j.Table)
+	switch {
+	case err != nil:
+		return server.Fault(err, fmt.Sprintf("read the definition of %s on %s", j.Table, name))
+	case t == nil:
+		return fault.New(fault.Definition, "make the table there", "%s does not have table %s", name, j.Table)
+	case j.Where == "":
+		return nil
+	}
+	rows, err := db.QueryContext(ctx, "SELECT 1 FROM "+server.Quote(j.Table.Database)+"."+server.Quote(j.Table.Table)+" WHERE ("+j.Where+") LIMIT 0")
+	if err != nil {
+		return fault.Wrap(err, fault.Configuration, "give a condition over the table's columns, as behind WHERE", "%s does not take the condition", name)
+	}
+	return rows.Close()
+}
+
+// Watch returns when all jobs have ended, with the error of the context before that. Jobs are kept up to date; tell is called
+// whenever they have been looked at.
+func (r *Resyncs) Watch(ctx context.Context, jobs []Resync, tell func()) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		left := false
+		for i := range jobs {
+			if jobs[i].State.Ended() {
+				continue
+			}
+			w, err := r.witness(jobs[i].To)
+			if err != nil {
+				return err
+			}
+			now, err := resync.Load(ctx, w.server.DB(), jobs[i].ID)
+			switch {
+			case err == nil:
+				jobs[i].Job = now
+			case ctx.Err() != nil:
+				return ctx.Err()
+			default: // the server may come back: the job goes on then
+				jobs[i].Note = server.Fault(err, "ask "+jobs[i].To).Text()
+			}
+			left = left || !jobs[i].State.Ended()
+		}
+		tell()
+		if !left {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+const watchEvery = 300 * time.Millisecond
+
+// List are the newest jobs of all servers that can be asked; failed are those that cannot.
+func (r *Resyncs) List(ctx context.Context) (all []Resync, failed []error) {
+	for _, w := range r.witnesses {
+		if _, err := r.witness(w.status.Name); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		jobs, err := resync.List(ctx, w.server.DB())
+		if err != nil && !server.IsMissingTable(err) {
+			failed = append(failed, server.Fault(err, "read the resync jobs of "+w.status.Name))
+			continue
+		}
+		for _, j := range jobs {
+			all = append(all, Resync{Job: j, From: r.nameOf(j.Source), To: w.status.Name})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Resync) int { return a.Asked.Compare(b.Asked) })
+	return all, failed
+}
+
+func (r *Resyncs) nameOf(id change.ServerID) string {
+	for _, w := range r.witnesses {
+		if w.identity != nil && w.identity.ID == id {
+			return w.status.Name
+		}
+	}
+	return id.String()
+}
+
+// Cancel ends the jobs of a table on some servers, all of them where none is named, and returns those that it has ended.
+func (r *Resyncs) Cancel(ctx context.Context, table change.TableName, to []string) (ended []Resync, err error) {
+	if len(to) == 0 {
+		for _, w := range r.witnesses {
+			if w.status.Error == nil && w.identity != nil {
+				to = append(to, w.status.Name)
+			}
+		}
+	}
+	for _, name := range to {
+		w, err := r.witness(name)
+		if err != nil {
+			return ended, err
+		}
+		j, err := resync.Open(ctx, w.server.DB(), table)
+		if err == nil && j != nil {
+			err = resync.Cancel(ctx, w.server.DB(), j.ID)
+		}
+		if server.IsMissingTable(err) {
+			continue
+		}
+		if err != nil {
+			return ended, server.Fault(err, "cancel a resync on "+name)
+		}
+		if j != nil {
+			ended = append(ended, Resync{Job: j, From: r.nameOf(j.Source), To: name})
+		}
+	}
+	return ended, nil
+}
