@@ -121,29 +121,7 @@ func (s *site) writeBig(ctx context.Context, t *testing.T, r *rand.Rand) {
 func (c *cluster) plant(t *testing.T) map[string][]string {
 	t.Helper()
 	want := map[string][]string{}
-	hidden := func(s *site, query string, args ...any) {
-		t.Helper()
-		conn, err := s.db.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		for _, q := range []string{"SET sql_log_bin = 0", "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'"} {
-			if _, err := conn.ExecContext(t.Context(), q); err != nil {
-				t.Fatal(err)
-			}
-		}
-		result, err := conn.ExecContext(t.Context(), query, args...)
-		if err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-		if n, err := result.RowsAffected(); err != nil || n != 1 {
-			t.Fatalf("%s: %d rows, %v", query, n, err)
-		}
-		if _, err := conn.ExecContext(t.Context(), "SET sql_log_bin = 1"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	hidden := func(s *site, query string, args ...any) { t.Helper(); s.hidden(t, query, args...) }
 	big := func(id int) { want["app.big"] = append(want["app.big"], fmt.Sprintf(`{"id":"%d"}`, id)) }
 	changes := []string{
 		"v = 'planted'", "v = NULL", "n = n + 1", "d = d + 0.000001", "at = at + INTERVAL 1 MICROSECOND", "b = X'00'", "v = CONCAT(v, ' ')",
@@ -171,6 +149,31 @@ func (c *cluster) plant(t *testing.T) map[string][]string {
 	hidden(c.sites[1], "UPDATE app.types SET SMALLINT_c = 99 WHERE id = 1")
 	want["app.types"] = []string{`{"id":1}`}
 	return want
+}
+
+// hidden changes one row in a way that no binlog tells of.
+func (s *site) hidden(t *testing.T, query string, args ...any) {
+	t.Helper()
+	conn, err := s.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, q := range []string{"SET sql_log_bin = 0", "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'"} {
+		if _, err := conn.ExecContext(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	result, err := conn.ExecContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		t.Fatalf("%s: %d rows, %v", query, n, err)
+	}
+	if _, err := conn.ExecContext(t.Context(), "SET sql_log_bin = 1"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // verify compares, and demands an exit code that says what the document does.

@@ -141,14 +141,18 @@ func newProgress(out io.Writer) *progress {
 const progressEvery = 200 * time.Millisecond
 
 func (p *progress) show(v verify.Progress) {
-	if p.out == nil || time.Since(p.last) < progressEvery {
-		return
-	}
-	p.last = time.Now()
 	text := fmt.Sprintf("%s: %d rows", v.Table, v.Rows)
 	if v.Open > 0 {
 		text += fmt.Sprintf(", %d to be looked at again", v.Open)
 	}
+	p.line(text)
+}
+
+func (p *progress) line(text string) {
+	if p.out == nil || time.Since(p.last) < progressEvery {
+		return
+	}
+	p.last = time.Now()
 	_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s", text) // it is only progress
 }
 

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"replicator/api"
+	"replicator/change"
+	"replicator/config"
+	"replicator/mesh"
+	"replicator/resync"
+)
+
+func newResyncCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "resync", Short: "Make a table on one server equal to another's", Args: cobra.NoArgs,
+		Long: "Make a table on one server equal to another's, while both are written to. `replicator run` carries it out; these\n" +
+			"commands ask for it, watch it and end it.",
+	}
+	cmd.AddCommand(newResyncTableCommand(), newResyncListCommand(), newResyncCancelCommand())
+	return cmd
+}
+
+func newResyncTableCommand() *cobra.Command {
+	var j resync.Job
+	var from string
+	var to []string
+	var asJSON, detach bool
+	cmd := &cobra.Command{
+		Use:   "table DATABASE.TABLE --from SERVER [--to SERVER]...",
+		Short: "Make a table equal to that of another server",
+		Long: "Make a table equal to that of another server, rows that exist only on the target included: they are deleted. What is\n" +
+			"overwritten or deleted is kept (`replicator conflicts list`) and can be restored. Changes that are made meanwhile, on any\n" +
+			"server, survive by the ordinary rules: a row that has a later change is left to that.\n\n" +
+			"The job goes on when this command is interrupted; asked again, it watches the job that is under way.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			switch {
+			case from == "":
+				return usageError{errors.New("name the server whose rows are right: --from")}
+			case slices.Contains(to, from):
+				return usageError{fmt.Errorf("--from and --to both name %s", from)}
+			case j.Throttle < 0:
+				return usageError{errors.New("--throttle must not be negative")}
+			}
+			if j.Table, err = oneTable(args[0]); err != nil {
+				return usageError{err}
+			}
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+			defer release()
+			all, err := mesh.OpenResyncs(ctx, cfg)
+			if err != nil {
+				return err
+			}
+			defer all.Close()
+			if len(to) == 0 {
+				to = all.Targets(from)
+			}
+			slices.Sort(to)
+			jobs, err := all.Ask(ctx, from, slices.Compact(to), j)
+			if err != nil {
+				return err
+			}
+			if detach {
+				return writeResyncs(cmd, jobs, asJSON)
+			}
+			err = watchResyncs(ctx, cmd, all, jobs)
+			if errors.Is(err, context.Canceled) {
+				return fmt.Errorf("interrupted: the resync goes on; the same command watches it again, and `replicator resync cancel %s` ends it", j.Table)
+			}
+			if err == nil {
+				err = writeResyncs(cmd, jobs, asJSON)
+			}
+			if err == nil && slices.ContainsFunc(jobs, func(r mesh.Resync) bool { return r.State != resync.Done || r.Moving > 0 }) {
+				return errIncomplete
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&from, "from", "", "the server whose rows are right")
+	flags.StringArrayVar(&to, "to", nil, "a server whose table is changed; default: every one to which a link leads from there")
+	flags.StringVar(&j.Where, "where", "", "only rows that meet this condition, as behind WHERE")
+	flags.Int64Var(&j.Throttle, "throttle", 0, "compare at most so many rows a second; 0: as many as the mesh allows")
+	flags.BoolVar(&detach, "detach", false, "ask for it, and do not wait")
+	flags.BoolVar(&asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+func newResyncListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list", Short: "List what is under way and what was last", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withResyncs(cmd, func(ctx context.Context, _ *config.Config, all *mesh.Resyncs) error {
+				jobs, failed := all.List(ctx)
+				for _, err := range failed {
+					complain(cmd, err)
+				}
+				if err := writeResyncs(cmd, jobs, asJSON); err != nil || len(failed) == 0 {
+					return err
+				}
+				return errIncomplete
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+func newResyncCancelCommand() *cobra.Command {
+	var to []string
+	cmd := &cobra.Command{
+		Use: "cancel DATABASE.TABLE [--to SERVER]...", Short: "End what is under way; what it has done stays", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			table, err := oneTable(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			return withResyncs(cmd, func(ctx context.Context, _ *config.Config, all *mesh.Resyncs) error {
+				ended, err := all.Cancel(ctx, table, to)
+				for _, r := range ended {
+					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "resync of %s from %s to %s is ended\n", r.Table, r.From, r.To); err != nil {
+						return err
+					}
+				}
+				if err == nil && len(ended) == 0 {
+					return fmt.Errorf("no resync of %s is under way", table)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringArrayVar(&to, "to", nil, "a server whose table is changed; default: all")
+	return cmd
+}
+
+func withResyncs(cmd *cobra.Command, do func(context.Context, *config.Config, *mesh.Resyncs) error) error {
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+	defer release()
+	all, err := mesh.OpenResyncs(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	return do(ctx, cfg, all)
+}
+
+// oneTable reads the name of one table.
+func oneTable(text string) (change.TableName, error) {
+	database, table, ok := strings.Cut(text, ".")
+	if !ok || database == "" || table == "" || strings.Contains(text, "*") {
+		return change.TableName{}, fmt.Errorf("%q is not DATABASE.TABLE", text)
+	}
+	return change.TableName{Database: database, Table: table}, nil
+}
+
+func writeResyncs(cmd *cobra.Command, jobs []mesh.Resync, asJSON bool) error {
+	if asJSON {
+		return api.WriteJSON(cmd.OutOrStdout(), api.ResyncDocuments(jobs))
+	}
+	return api.WriteResyncs(cmd.OutOrStdout(), jobs)
+}
+
+// watchResyncs shows progress until all jobs have ended.
+func watchResyncs(ctx context.Context, cmd *cobra.Command, all *mesh.Resyncs, jobs []mesh.Resync) error {
+	bar := newProgress(cmd.ErrOrStderr())
+	defer bar.clear()
+	began, first := time.Now(), int64(-1)
+	return all.Watch(ctx, jobs, func() {
+		var compared, total int64
+		note := ""
+		for _, j := range jobs {
+			compared += j.Compared
+			total += max(j.Total, j.Compared)
+			if j.Note != "" && !j.State.Ended() {
+				note = j.To + ": " + j.Note
+			}
+		}
+		if first < 0 {
+			first = compared
+		}
+		bar.line(resyncLine(compared, total, float64(compared-first)/time.Since(began).Seconds()) + suffix(note))
+	})
+}
+
+func suffix(note string) string {
+	if note == "" {
+		return ""
+	}
+	return "; " + note
+}
+
+// resyncLine says how far jobs are. How many rows there are is the server's own guess.
+func resyncLine(compared, total int64, rate float64) string {
+	text := fmt.Sprintf("%d rows", compared)
+	if total > 0 {
+		text += fmt.Sprintf(" of about %d (%d %%)", total, 100*compared/total)
+	}
+	if rate >= 1 {
+		text += fmt.Sprintf(", %.0f a second", rate)
+		if left := time.Duration(float64(total-compared) / rate * float64(time.Second)); total > compared {
+			text += fmt.Sprintf(", %s left", left.Round(time.Second))
+		}
+	}
+	return text
+}
+
+// complain tells of something that did not keep the rest from being done.
+func complain(cmd *cobra.Command, err error) {
+	_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "replicator:", err)
+}
