@@ -33,7 +33,7 @@ func TestResync(t *testing.T) {
 			c.everywhere(types.Create(), bigTable, wordTable, uniqueTable)
 			c.start()
 			c.awaitLinks(30 * time.Second)
-			east, west, north := c.sites[0], c.sites[1], c.sites[2]
+			east, west := c.sites[0], c.sites[1]
 			imagetest.Exec(t, east.server, types.Fill()...)
 			fillBig(t, east)
 			for i := range 300 {
@@ -74,11 +74,11 @@ func TestResync(t *testing.T) {
 					}
 				}
 			}
+			stop()
+			writers.Wait()
 			if d := c.verify(t); d.Equal == nil || !*d.Equal {
 				t.Errorf("after the resync: %s", brief(d))
 			}
-			stop()
-			writers.Wait()
 			c.awaitCaughtUp()
 			c.awaitEqual(60*time.Second, append(shared, "app.big", "app.words", "app.named")...)
 			c.checkCounter(increments.Load())
@@ -100,7 +100,6 @@ func TestResync(t *testing.T) {
 			if resynced != overwritten || overwritten < 3*(len(want["app.big"])/3) {
 				t.Errorf("%d rows were overwritten or deleted, %d are in the journals", overwritten, resynced)
 			}
-			_ = north
 		})
 	}
 }
@@ -142,4 +141,177 @@ func number(t *testing.T, text string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestResyncGoesOn kills the replicator while it carries a resync out, at random places, and the command that watches it.
+func TestResyncGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, flavors := range map[string][]sandbox.Flavor{
+		"mysql":   {sandbox.MySQL97, sandbox.MySQL97},
+		"mariadb": {sandbox.MariaDB118, sandbox.MariaDB118},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const rows, damaged, kills = 200_000, 50_000, 2
+			c := newCluster(t, flavors...)
+			c.everywhere("CREATE DATABASE app", "CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(40), n INT NOT NULL)", "CREATE TABLE app.n (n INT PRIMARY KEY)",
+				"INSERT INTO app.n VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)")
+			for _, s := range c.sites { // before the mesh begins, and so taken as equal
+				s.exec(t, "INSERT INTO app.t SELECT a.n+10*b.n+100*c.n+1000*d.n+10000*e.n+100000*f.n, 'v', 0 FROM app.n a, app.n b, app.n c, app.n d, app.n e, app.n f WHERE f.n < ?",
+					rows/100_000)
+			}
+			east, west := c.sites[0], c.sites[1]
+			for _, q := range []string{
+				"UPDATE app.t SET v = 'old' WHERE id % 10 = 1", "DELETE FROM app.t WHERE id % 20 = 2", "UPDATE app.t SET id = id + 1000000 WHERE id % 20 = 12",
+			} {
+				west.exec(t, q)
+			}
+			c.start()
+			c.awaitLinks(30 * time.Second)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var writers sync.WaitGroup
+			for i, s := range c.sites {
+				r := rand.New(rand.NewPCG(3, uint64(i)))
+				writers.Go(func() {
+					for range paced(ctx) {
+						if _, err := s.db.Exec("UPDATE app.t SET n = n + 1 WHERE id = ?", r.IntN(rows)); err != nil && !contention(err) {
+							t.Errorf("on %s: %v", s.name, err)
+							return
+						}
+					}
+				})
+			}
+			if out, err := c.output("resync", "table", "app.t", "--from", "east", "--detach"); err != nil || !strings.Contains(out, "waiting") {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			progress := func() api.ResyncDocument {
+				t.Helper()
+				out, err := c.output("resync", "list", "--json")
+				var jobs []api.ResyncDocument
+				if err != nil || json.Unmarshal([]byte(out), &jobs) != nil || len(jobs) != 1 {
+					t.Fatalf("%v\n%s", err, out)
+				}
+				return jobs[0]
+			}
+			r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+			last := 0
+			for i := range kills {
+				at := last + (rows-last)/(kills+2) + r.IntN(rows/(3*kills))
+				await(t, 120*time.Second, func() error {
+					if j := progress(); number(t, j.Compared) < at {
+						return fmt.Errorf("%+v", j)
+					}
+					return nil
+				})
+				j := progress()
+				c.kill()
+				if j.State != "running" {
+					t.Fatalf("kill %d came too late: %+v", i+1, j)
+				}
+				last = number(t, j.Compared)
+				t.Logf("killed behind %d rows", last)
+				c.start()
+			}
+			jobs := c.resync(t, "app.t", "east")
+			stop()
+			writers.Wait()
+			c.awaitCaughtUp()
+			c.awaitEqual(60*time.Second, "app.t")
+			// What the kills have done twice is what was compared behind the last commit; what was written is counted once. Rows that
+			// applications wrote meanwhile were repaired by that.
+			j := jobs[0]
+			written := number(t, j.Inserted) + number(t, j.Updated) + number(t, j.Deleted)
+			if most := damaged; written > most || written+number(t, j.Newer) < most*9/10 {
+				t.Errorf("%d rows written and %s left to later changes, %d were damaged", written, j.Newer, most)
+			}
+			if n := number(t, j.Compared); n > rows+kills*20_000 {
+				t.Errorf("%d rows compared of %d: the finished part was read again", n, rows)
+			}
+			var kept int
+			if err := west.db.QueryRow("SELECT COUNT(*) FROM replicator.conflict WHERE kind = 'resync'").Scan(&kept); err != nil {
+				t.Fatal(err)
+			}
+			if want := number(t, j.Updated) + number(t, j.Deleted); kept != want {
+				t.Errorf("%d rows are kept, %d were overwritten or deleted", kept, want)
+			}
+			if err := east.holds("SELECT COUNT(*) FROM replicator.conflict WHERE kind = 'resync'", "0"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestResyncAsked: what cannot be done is refused with the reason, and a condition, a speed limit and an end do what they say.
+func TestResyncAsked(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, sandbox.MySQL97, sandbox.MySQL97, sandbox.MariaDB118)
+	c.extra = "links: [{from: east, to: west}, {from: west, to: east}, {from: east, to: north}]\n" +
+		"tables: {exclude: [app.private]}\nconflict:\n  change_log: {table: app.log}\n"
+	c.everywhere("CREATE DATABASE app", plainTable, "CREATE TABLE app.private (id INT PRIMARY KEY)",
+		"CREATE TABLE app.watched (id INT PRIMARY KEY, v INT)",
+		`CREATE TABLE app.log (id BIGINT AUTO_INCREMENT PRIMARY KEY, user_id BIGINT, `+"`"+`table`+"`"+` VARCHAR(200), record_id VARCHAR(200),
+ comment TEXT, `+"`"+`timestamp`+"`"+` DATETIME(6)) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci`)
+	east, west := c.sites[0], c.sites[1]
+	for _, s := range []*site{east, west} { // the mixed link would refuse it
+		s.exec(t, "CREATE TRIGGER app.watch AFTER UPDATE ON app.watched FOR EACH ROW SET @seen = 1")
+	}
+	c.sites[2].exec(t, "DROP TABLE app.watched")
+	c.configure()
+	refused := func(want string, args ...string) {
+		t.Helper()
+		if out, err := c.try(append([]string{"resync"}, args...)...); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v\n%s\nwant %s", args, err, out, want)
+		}
+	}
+	refused("the mesh has not been started", "table", "app.t", "--from", "east", "--to", "west")
+	c.start()
+	c.awaitLinks(30 * time.Second)
+	for id := range 20 {
+		east.exec(t, "INSERT INTO app.t VALUES (?, 'x')", id)
+	}
+	c.awaitEqual(20*time.Second, "app.t")
+
+	refused("name the server whose rows are right", "table", "app.t")
+	refused("--from and --to both name east", "table", "app.t", "--from", "east", "--to", "east")
+	refused("is not DATABASE.TABLE", "table", "t", "--from", "east")
+	refused(`there is no server "south"`, "table", "app.t", "--from", "south", "--to", "west")
+	refused(`there is no server "south"`, "table", "app.t", "--from", "east", "--to", "south")
+	refused("no link leads from north to west", "table", "app.t", "--from", "north", "--to", "west")
+	refused("table app.private is not replicated", "table", "app.private", "--from", "east")
+	refused("east does not have table app.none", "table", "app.none", "--from", "east")
+	refused("east does not take the condition", "table", "app.t", "--from", "east", "--where", "nosuch = 1")
+	refused("east does not take the condition", "table", "app.t", "--from", "east", "--where", "1) OR (1")
+	refused("each server numbers its rows by itself", "table", "app.log", "--from", "east", "--to", "west")
+	refused("trigger watch of table app.watched on west would fire", "table", "app.watched", "--from", "east", "--to", "west")
+	refused("no resync of app.t is under way", "cancel", "app.t")
+
+	west.hidden(t, "UPDATE app.t SET v = 'bad' WHERE id = 3")
+	west.hidden(t, "UPDATE app.t SET v = 'bad' WHERE id = 13")
+	west.hidden(t, "UPDATE app.t SET id = 113 WHERE id = 14") // one that is missing, one that is too much
+	if jobs := c.resync(t, "app.t", "east", "--to", "west", "--where", "id >= 10 AND v <> 'bad'"); jobs[0].Updated != "1" || jobs[0].Inserted != "1" || jobs[0].Deleted != "1" {
+		t.Errorf("%+v", jobs) // row 13 meets the condition on east
+	}
+	if err := west.holds("SELECT GROUP_CONCAT(id) FROM app.t WHERE v = 'bad'", "3"); err != nil {
+		t.Error(err)
+	}
+
+	// What one row a second takes is ended.
+	if out, err := c.output("resync", "table", "app.t", "--from", "east", "--to", "west", "--throttle", "1", "--detach"); err != nil {
+		t.Fatal(err, out)
+	}
+	refused("another resync of app.t on west is under way", "table", "app.t", "--from", "east", "--to", "west", "--where", "id = 1")
+	if out, err := c.output("resync", "cancel", "app.t"); err != nil || !strings.Contains(out, "from east to west is ended") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := c.output("resync", "list"); err != nil || !strings.Contains(out, "cancelled") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if jobs := c.resync(t, "app.t", "east", "--to", "west"); jobs[0].Compared != "20" {
+		t.Errorf("%+v", jobs)
+	}
+	c.awaitEqual(20*time.Second, "app.t")
+
+	c.stop()
+	refused("no process applies to west", "table", "app.t", "--from", "east", "--to", "west")
 }

@@ -89,9 +89,8 @@ func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Jo
 		if !slices.Contains(r.Targets(from), name) {
 			return nil, fault.New(fault.Configuration, "take the rows of a server that has a link to "+name, "no link leads from %s to %s", from, name)
 		}
-		if !targets[i].owned {
-			return nil, fault.New(fault.Precondition, "start `replicator run` with this configuration: it carries the resync out",
-				"no process applies to %s", name)
+		if err := targets[i].awaitOwner(ctx); err != nil {
+			return nil, err
 		}
 		if err := try(ctx, targets[i], j); err != nil {
 			return nil, err
@@ -114,6 +113,26 @@ func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Jo
 		all = append(all, Resync{Job: open[i], From: from, To: to[i]})
 	}
 	return all, nil
+}
+
+// ownerPatience is how long to wait for the heartbeat of a process that has just begun.
+const ownerPatience = 5 * time.Second
+
+// awaitOwner returns when a process applies to the server.
+func (w *witness) awaitOwner(ctx context.Context) error {
+	for until := time.Now().Add(ownerPatience); !w.owned; {
+		if time.Now().After(until) {
+			return fault.New(fault.Precondition, "start `replicator run` with this configuration: it carries the resync out",
+				"no process applies to %s", w.status.Name)
+		}
+		if err := wait(ctx, watchEvery); err != nil {
+			return err
+		}
+		if err := w.ask(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // try makes sure that a server has the table and understands the condition.
