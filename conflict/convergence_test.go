@@ -24,6 +24,10 @@ const histories = 3000
 //   - a rebuilt index gives the answers of the one that was lost; the frontier only moves forward;
 //   - at rest nothing is left in any index, and the frontier is at the end.
 //
+// In half of the histories rows are copied between servers meanwhile, as a Hold allows it, and in half of these, rows are
+// damaged behind the binlog. A copy neither undoes a change nor brings one that has not arrived: it changes damaged rows
+// alone. At rest, one copy from a server that has the row whole is enough.
+//
 // Three things are counted, not failed:
 //   - third path: A changes a row, B changes it after A, C after B, and C's change reaches a server before B's does.
 //     C's context does not say that it includes A's (C may never have had A's transaction), so what is sequential is
@@ -84,7 +88,8 @@ func (c *counts) mustBeReached(t *testing.T) {
 	for name, n := range map[string]int{
 		"overwrites": c.over, "losers": c.lost, "superseded": c.superseded, "redone": c.redone, "waits": c.waited,
 		"crashes": c.crashes, "joins": c.joins, "no-ops": c.noop, "rebuilt entries": c.rebuilt, "third path": c.thirdPath,
-		"unseen": c.unseen,
+		"unseen": c.unseen, "copied rows": c.copied, "rows kept from a copy": c.kept, "damaged rows": c.damaged,
+		"repaired rows": c.repaired,
 	} {
 		if n == 0 {
 			t.Errorf("no history has any %s", name)
@@ -107,6 +112,10 @@ func (c *counts) add(o counts) {
 	c.beforeBirth += o.beforeBirth
 	c.noop += o.noop
 	c.rebuilt += o.rebuilt
+	c.copied += o.copied
+	c.kept += o.kept
+	c.damaged += o.damaged
+	c.repaired += o.repaired
 	c.peak = max(c.peak, o.peak)
 }
 

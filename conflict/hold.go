@@ -8,6 +8,11 @@ import "replicator/change"
 // have in them, or lack, is in the index of the target, once the target has everything that the source had when they were
 // read. A row for which the index has no entry but covered ones may therefore be replaced by its copy; any other is the
 // business of the links.
+//
+// Two things it cannot see; whoever copies must. The source receives every change that the target receives, and the
+// target's own: what never reaches it counts as covered, and would be undone by the copy. And Covers is true of the clock
+// of the frontier that the index was built from (its time for the target itself, its context for the others): of what is
+// older the index knows nothing, and a source that was born since may lack it.
 type Hold struct {
 	// Covered is how far the target had the source when the Hold was made.
 	Covered change.Clock

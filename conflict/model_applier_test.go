@@ -259,6 +259,9 @@ func (w *world) commit(o *owner, l *link) {
 	for i, r := range g.rows {
 		w.judge(t, r, g.lostTo[i], g.verdicts[i])
 		changed := false
+		if g.verdicts[i] == conflict.ApplyOver && t.early[r.key] != nil {
+			w.fail("server %d: %v lost to %v, but the journal gets the copy of %v", t.number, t.holder[r.key], r, t.early[r.key])
+		}
 		if g.verdicts[i].Applies() {
 			changed = t.rows[r.key] != r.value
 			if !changed {

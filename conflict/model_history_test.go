@@ -110,6 +110,9 @@ func (w *world) act() {
 			w.step(l)
 		}
 	}
+	if w.copies != nil {
+		w.copyAct()
+	}
 }
 
 func (w *world) anyLink() *link {
@@ -133,12 +136,10 @@ func (w *world) quiesce() {
 			l.down = false
 		}
 	}
-	for range 3 {
-		w.now += 2000
-		for _, s := range w.servers {
-			w.heartbeat(s)
-		}
-		w.drain()
+	w.settle()
+	if w.copies != nil {
+		w.repair()
+		w.settle()
 	}
 	for _, s := range w.servers {
 		o := w.owners[s.id]
@@ -146,6 +147,17 @@ func (w *world) quiesce() {
 		w.sweepAll(o)
 		o.state.Checkpoint(o.fed.position, o.fed.clock)
 		w.save(o)
+	}
+}
+
+// settle lets every change become stable.
+func (w *world) settle() {
+	for range 3 {
+		w.now += 2000
+		for _, s := range w.servers {
+			w.heartbeat(s)
+		}
+		w.drain()
 	}
 }
 
@@ -186,6 +198,9 @@ func (w *world) verdict() {
 			}
 			if s.holder[key] != want {
 				w.fail("diverged: server %d has %v, not %v", s.number, s.holder[key], want)
+			}
+			if want != nil && s.rows[key] != want.value || want == nil && s.rows[key] != 0 {
+				w.fail("diverged: server %d has %d in key %d, not what is demanded: %v", s.number, s.rows[key], key, want)
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 type owner struct {
 	target  *server
 	state   *conflict.State
+	from    saved // the frontier from which the index was built
 	fed     saved // the target's own binlog up to here is in the index
 	applied map[change.ServerID]change.Clock
 	mesh    conflict.Topology // as it was when the owner started
@@ -19,6 +20,7 @@ type owner struct {
 // restart makes a new owner of a server, which reads the server's own binlog from the frontier; its links go on from
 // their markers.
 func (w *world) restart(s *server) {
+	w.dropCopies(s)
 	for _, l := range w.linksTo(s) {
 		l.rollback()
 		l.resume(w.broken)
@@ -27,7 +29,7 @@ func (w *world) restart(s *server) {
 	if w.broken == rebuildFromEnd {
 		from = saved{index: len(s.binlog), clock: s.clock, position: change.NewGTIDSet(change.MySQL)}
 	}
-	o := &owner{target: s, fed: from.clone(), applied: map[change.ServerID]change.Clock{}, mesh: w.topology()}
+	o := &owner{target: s, from: from.clone(), fed: from.clone(), applied: map[change.ServerID]change.Clock{}, mesh: w.topology()}
 	o.state = w.newState(o)
 	o.state.Checkpoint(o.fed.position, o.fed.clock)
 	w.owners[s.id] = o

@@ -1,6 +1,7 @@
 package conflict_test
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -27,6 +28,8 @@ type world struct {
 	changes map[int][]*row // by key: every change ever committed by an application
 	spill   bool           // indexes keep two entries in memory
 	patient bool           // links wait a little for what a change was made on top of
+	copies  *copies        // nil in histories without
+	joined  *server        // the one that joined later
 	counts  counts
 	failure error
 }
@@ -34,6 +37,7 @@ type world struct {
 // counts are what happened, to prove that histories reach what they are meant to reach.
 type counts struct {
 	local, decided, over, lost, superseded, redone, waited, crashes, joins, thirdPath, unseen, beforeBirth, noop, rebuilt, peak int
+	copied, kept, damaged, repaired                                                                                             int
 }
 
 // server is one database server. It lives through everything; only what is in it is durable.
@@ -53,6 +57,8 @@ type server struct {
 	clock   change.Clock
 	holder  map[int]*row    // the change that made the row what it is, deletes included
 	decided map[int]setOfID // by key: every change that was applied here or lost here
+	damaged map[int]bool    // rows that are not what their holder made them
+	early   map[int]*row    // rows that a copy made what they are before their change was decided here
 }
 
 // saved is a position in a binlog with the clock's fold there.
@@ -122,7 +128,7 @@ func newWorld(seed uint64, broken rule) *world {
 		w.servers = append(w.servers, &server{
 			id: serverID(i), number: i, skew: w.skew(),
 			resolution: []change.Time{1, 1, 50}[random.IntN(3)], rows: map[int]int{}, locks: map[int]*group{},
-			holder: map[int]*row{}, decided: map[int]setOfID{},
+			holder: map[int]*row{}, decided: map[int]setOfID{}, damaged: map[int]bool{}, early: map[int]*row{},
 			frontier: saved{position: change.NewGTIDSet(change.MySQL)},
 		})
 	}
@@ -142,6 +148,9 @@ func newWorld(seed uint64, broken rule) *world {
 		}
 	}
 	w.restartAll()
+	if w.chance(50) || broken.ofCopies() {
+		w.copies = &copies{damage: w.chance(50)}
+	}
 	return w
 }
 
@@ -167,7 +176,11 @@ func (w *world) join() {
 			continue
 		}
 		w.counts.joins++
+		w.joined = s
 		w.birth(s)
+		for _, l := range w.linksTo(s) {
+			l.down = w.copies != nil && w.chance(50) // it may take a while to get what was there
+		}
 		if w.broken == joinUnannounced { // the others learn of it when they start again
 			w.restart(s)
 			return
@@ -284,6 +297,12 @@ func (w *world) commitLocal(s *server, rows []*row) {
 		r.stamp = s.binlog[len(s.binlog)-1].stamp
 		r.id = len(same)
 		r.direct = s.decided[r.key].clone()
+		if top := s.top(r.key); top != nil {
+			r.direct.add(top.id)
+			if r.stamp.Version.Compare(top.stamp.Version) < 0 {
+				w.fail("server %d: %v was made on top of what is newer: %v", s.number, r, top)
+			}
+		}
 		r.past = r.direct.clone()
 		for _, c := range same {
 			if r.direct.has(c.id) {
@@ -297,14 +316,24 @@ func (w *world) commitLocal(s *server, rows []*row) {
 
 // set makes a change what the row is.
 func (s *server) set(r *row) {
-	if r.value == 0 {
-		delete(s.rows, r.key)
-	} else {
-		s.rows[r.key] = r.value
-	}
+	s.put(r.key, r.value)
 	s.holder[r.key] = r
+	delete(s.damaged, r.key)
+	delete(s.early, r.key)
 	s.decide(r)
 }
+
+// put gives a row a value, or takes it away when that is 0.
+func (s *server) put(key, value int) {
+	if value == 0 {
+		delete(s.rows, key)
+	} else {
+		s.rows[key] = value
+	}
+}
+
+// top is the change that whoever reads the row sees: the holder, but for rows that were copied too early.
+func (s *server) top(key int) *row { return cmp.Or(s.early[key], s.holder[key]) }
 
 // decide notes that a change has been dealt with here. It reports false when it had been before.
 func (s *server) decide(r *row) bool {

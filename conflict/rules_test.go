@@ -55,6 +55,30 @@ const (
 	supersededAsConflict
 	// contextIgnored: whatever is newer counts as made on top.
 	contextIgnored
+	// copyWithoutHold: a copy keeps no entries: what its rows lack may be forgotten before it is written.
+	copyWithoutHold
+	// copyReadsFirst: entries are kept only after the rows of a copy have been read.
+	copyReadsFirst
+	// copyClockFirst: the clock that a copy waits for is older than its rows.
+	copyClockFirst
+	// copyBeforeLink: a copy does not wait until its link has passed the clock.
+	copyBeforeLink
+	// copyBeforeOthers: a copy does not wait for what other origins had sent to its source.
+	copyBeforeOthers
+	// copyJudgedByEnd: a copy is held to have in it what its source had when all was read, not when it began.
+	copyJudgedByEnd
+	// copyOverUncovered: a copy is written whatever the index says.
+	copyOverUncovered
+	// copyWithoutBarrier: the look before a copy does not wait for the target's own binlog.
+	copyWithoutBarrier
+	// copyUnlocked: rows are locked only after the look, when they are written.
+	copyUnlocked
+	// copySurvives: a copy goes on with the next owner of its target.
+	copySurvives
+	// copyFromAnyone: rows are copied from a server that does not receive what the target does.
+	copyFromAnyone
+	// copyFromNewborn: rows are copied from a server that lacks what the target's index began behind.
+	copyFromNewborn
 	rules // how many there are
 )
 
@@ -83,8 +107,23 @@ func (r rule) String() string {
 		originIgnored:          "origin ignored",
 		supersededAsConflict:   "superseded as conflict",
 		contextIgnored:         "context ignored",
+		copyWithoutHold:        "copy without hold",
+		copyReadsFirst:         "copy reads first",
+		copyClockFirst:         "copy clock first",
+		copyBeforeLink:         "copy before link",
+		copyBeforeOthers:       "copy before others",
+		copyJudgedByEnd:        "copy judged by end",
+		copyOverUncovered:      "copy over uncovered",
+		copyWithoutBarrier:     "copy without barrier",
+		copyUnlocked:           "copy unlocked",
+		copySurvives:           "copy survives",
+		copyFromAnyone:         "copy from anyone",
+		copyFromNewborn:        "copy from newborn",
 	}[r]
 }
+
+// ofCopies reports whether histories without copies keep the rule in any case.
+func (r rule) ofCopies() bool { return r >= copyWithoutHold && r <= copyFromNewborn }
 
 func (r rule) decide(incoming, entry change.Stamp, known bool) conflict.Verdict {
 	v := conflict.Decide(incoming, entry, known)
