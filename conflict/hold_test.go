@@ -22,9 +22,12 @@ func TestHold(t *testing.T) {
 		version change.Version
 		covered bool
 	}{
-		{change.Version{Time: 50, Origin: id(2)}, true}, {change.Version{Time: 51, Origin: id(2)}, false},
-		{change.Version{Time: 20, Origin: id(3)}, true}, {change.Version{Time: 21, Origin: id(3)}, false},
-		{change.Version{Time: 40, Origin: id(1)}, true}, {change.Version{Time: 41, Origin: id(1)}, false},
+		{change.Version{Time: 50, Origin: id(2)}, true},
+		{change.Version{Time: 51, Origin: id(2)}, false},
+		{change.Version{Time: 20, Origin: id(3)}, true},
+		{change.Version{Time: 21, Origin: id(3)}, false},
+		{change.Version{Time: 40, Origin: id(1)}, true},
+		{change.Version{Time: 41, Origin: id(1)}, false},
 	}
 	key := func(i int) change.Key { return change.Key{byte(i), 1} }
 	for i, c := range changes {
