@@ -9,16 +9,17 @@ import "replicator/change"
 // read. A row for which the index has no entry but covered ones may therefore be replaced by its copy; any other is the
 // business of the links.
 //
-// Two things it cannot see; whoever copies must. The source receives every change that the target receives, and the
-// target's own: what never reaches it counts as covered, and would be undone by the copy. And Covers is true of the clock
-// of the frontier that the index was built from (its time for the target itself, its context for the others): of what is
-// older the index knows nothing, and a source that was born since may lack it.
+// One thing it cannot see: what never reaches the source counts as covered, and would be undone by the copy. Whoever copies
+// makes sure that the source receives the target's own changes and those of every server that the target receives, or that
+// this is meant.
 type Hold struct {
 	// Covered is how far the target had the source when the Hold was made.
 	Covered change.Clock
 
 	source    change.ServerID
 	stability *stability
+	from      change.Version // what lies before the index: the time of its first checkpoint on the target,
+	before    change.Context // and what the target had of others then
 }
 
 // Hold begins to keep entries, and keeps them until Release: the index grows meanwhile. known is false when the target has
@@ -31,10 +32,22 @@ func (s *State) Hold(source change.ServerID) (h *Hold, known bool) {
 	if !known {
 		return nil, false
 	}
-	h = &Hold{Covered: clock, source: source, stability: st}
+	h = &Hold{Covered: clock, source: source, stability: st, from: change.Version{Time: s.began.Time, Origin: st.target}, before: s.began.Context}
 	st.holds[h] = struct{}{}
 	clear(st.marks)
 	return h, true
+}
+
+// Complete reports whether the source has everything that lies before the index: of that the index knows nothing. What is
+// dropped later, the source has by the rules of stability; but it may have been born since the index began. Rows must not be
+// copied before.
+func (h *Hold) Complete() bool {
+	for _, e := range h.before {
+		if !h.Covers(change.Version{Time: e.Time, Origin: e.Origin}) {
+			return false
+		}
+	}
+	return h.Covers(h.from)
 }
 
 // Covers reports whether rows that were read on the source since have this change in them, or will never have it: it does

@@ -3,7 +3,6 @@ package conflict_test
 import (
 	"slices"
 
-	"replicator/change"
 	"replicator/conflict"
 )
 
@@ -103,7 +102,7 @@ func (w *world) keep(o *owner, c *rowCopy) bool {
 	if !known {
 		return false
 	}
-	if w.broken != copyFromNewborn && !o.remembers(hold) {
+	if w.broken != copyFromNewborn && !hold.Complete() {
 		hold.Release()
 		return false
 	}
@@ -111,17 +110,6 @@ func (w *world) keep(o *owner, c *rowCopy) bool {
 		hold.Release()
 	}
 	c.hold = hold
-	return true
-}
-
-// remembers reports whether a source has everything that lies before the index: what is dropped later, the source has by
-// the rules of stability, but before that it may not have been born.
-func (o *owner) remembers(h *conflict.Hold) bool {
-	for _, e := range o.from.clock.Context.With(o.target.id, o.from.clock.Time) {
-		if !h.Covers(change.Version{Time: e.Time, Origin: e.Origin}) {
-			return false
-		}
-	}
 	return true
 }
 

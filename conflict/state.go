@@ -68,6 +68,8 @@ type State struct {
 	limits    Limits
 	stability *stability
 	frontier  frontier
+	began     change.Clock // at the first checkpoint
+	start     sync.Once
 	index     *index
 	originals originals
 
@@ -122,6 +124,7 @@ func (s *State) Replicated(m *change.Marker) error {
 // Checkpoint says that everything before position has been fed, and that the fold of the target's own clock is clock
 // there. Call it before feeding begins, and then about once a second. It keeps a copy of position.
 func (s *State) Checkpoint(position change.GTIDSet, clock change.Clock) {
+	s.start.Do(func() { s.began = clock })
 	s.frontier.checkpoint(boundary{position.Clone(), clock})
 }
 

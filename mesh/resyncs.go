@@ -66,9 +66,28 @@ func (r *Resyncs) Targets(from string) (names []string) {
 	return names
 }
 
-// Ask has a table of some servers made equal to that of another. Where the same has been asked for before and has not ended, it
+// apart says in what the changes that two servers receive differ, "" where they receive the same ones, each other's included.
+func (r *Resyncs) apart(from, to string) string {
+	has := func(a, b string) bool { return slices.Contains(r.Targets(a), b) }
+	if !has(to, from) {
+		return fmt.Sprintf("changes of %s do not reach %s, and would be undone", to, from)
+	}
+	for _, w := range r.witnesses {
+		switch o := w.status.Name; {
+		case o == from || o == to || has(o, from) == has(o, to):
+		case has(o, to):
+			return fmt.Sprintf("changes of %s reach %s and not %s, and would be undone", o, to, from)
+		default:
+			return fmt.Sprintf("changes of %s reach %s and are not meant to reach %s", o, from, to)
+		}
+	}
+	return ""
+}
+
+// Ask has a table of some servers made equal to that of another; forced also where the servers do not receive the same changes.
+// Where the same has been asked for before and has not ended, it
 // is that job that is returned. Nothing is asked for unless all of the servers can do it.
-func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Job) ([]Resync, error) {
+func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Job, forced bool) ([]Resync, error) {
 	source, err := r.witness(from)
 	if err != nil {
 		return nil, err
@@ -88,6 +107,10 @@ func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Jo
 		}
 		if !slices.Contains(r.Targets(from), name) {
 			return nil, fault.New(fault.Configuration, "take the rows of a server that has a link to "+name, "no link leads from %s to %s", from, name)
+		}
+		if why := r.apart(from, name); why != "" && !forced {
+			return nil, fault.New(fault.Configuration, "name another server with --from; or, if that is what you want, add --force", "%s and %s do not receive the same changes: %s",
+				from, name, why)
 		}
 		if err := targets[i].awaitOwner(ctx); err != nil {
 			return nil, err
@@ -146,6 +169,8 @@ func try(ctx context.Context, w *witness, j resync.Job) error {
 		return fault.New(fault.Definition, "make the table there", "%s does not have table %s", name, j.Table)
 	case j.Where == "":
 		return nil
+	case !resync.Condition(j.Where):
+		return fault.New(fault.Configuration, "close what it opens, and leave comments out", "the condition does not stand by itself: %s", j.Where)
 	}
 	rows, err := db.QueryContext(ctx, "SELECT 1 FROM "+server.Quote(j.Table.Database)+"."+server.Quote(j.Table.Table)+" WHERE ("+j.Where+") LIMIT 0")
 	if err != nil {
@@ -159,6 +184,7 @@ func try(ctx context.Context, w *witness, j resync.Job) error {
 func (r *Resyncs) Watch(ctx context.Context, jobs []Resync, tell func()) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	looked := time.Now() // for owners
 	for {
 		left := false
 		for i := range jobs {
@@ -173,12 +199,21 @@ func (r *Resyncs) Watch(ctx context.Context, jobs []Resync, tell func()) error {
 			switch {
 			case err == nil:
 				jobs[i].Job = now
+				if !now.State.Ended() && time.Since(looked) > upkeepEvery {
+					w.owned = false
+					if err := w.ask(ctx); err == nil && !w.owned { // what is wrong with the server shows at the next reading
+						jobs[i].Note = "no process applies to " + jobs[i].To + ": it goes on when `replicator run` is started"
+					}
+				}
 			case ctx.Err() != nil:
 				return ctx.Err()
 			default: // the server may come back: the job goes on then
 				jobs[i].Note = server.Fault(err, "ask "+jobs[i].To).Text()
 			}
 			left = left || !jobs[i].State.Ended()
+		}
+		if time.Since(looked) > upkeepEvery {
+			looked = time.Now()
 		}
 		tell()
 		if !left {

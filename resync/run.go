@@ -314,6 +314,9 @@ func (x *run) copyOnce(ctx context.Context, named [][]image.Value, save func(con
 		return done, fault.New(fault.Unavailable, "wait: it is tried again", "%s has nothing of %s yet", x.Target.Name, x.Source.Name)
 	}
 	defer hold.Release()
+	if !hold.Complete() {
+		return done, fault.New(fault.Busy, "wait until it has caught up: it is tried again", "%s does not have everything yet that %s had when its process started", x.Source.Name, x.Target.Name)
+	}
 	after, err := x.Position()
 	if err != nil {
 		return done, err

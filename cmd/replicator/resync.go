@@ -34,7 +34,7 @@ func newResyncTableCommand() *cobra.Command {
 	var j resync.Job
 	var from string
 	var to []string
-	var asJSON, detach bool
+	var asJSON, detach, forced bool
 	cmd := &cobra.Command{
 		Use:   "table DATABASE.TABLE --from SERVER [--to SERVER]...",
 		Short: "Make a table equal to that of another server",
@@ -71,7 +71,7 @@ func newResyncTableCommand() *cobra.Command {
 				to = all.Targets(from)
 			}
 			slices.Sort(to)
-			jobs, err := all.Ask(ctx, from, slices.Compact(to), j)
+			jobs, err := all.Ask(ctx, from, slices.Compact(to), j, forced)
 			if err != nil {
 				return err
 			}
@@ -96,6 +96,7 @@ func newResyncTableCommand() *cobra.Command {
 	flags.StringArrayVar(&to, "to", nil, "a server whose table is changed; default: every one to which a link leads from there")
 	flags.StringVar(&j.Where, "where", "", "only rows that meet this condition, as behind WHERE")
 	flags.Int64Var(&j.Throttle, "throttle", 0, "compare at most so many rows a second; 0: as many as the mesh allows")
+	flags.BoolVar(&forced, "force", false, "also where the two servers do not receive the same changes: those of others are undone then")
 	flags.BoolVar(&detach, "detach", false, "ask for it, and do not wait")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
@@ -184,7 +185,7 @@ func writeResyncs(cmd *cobra.Command, jobs []mesh.Resync, asJSON bool) error {
 func watchResyncs(ctx context.Context, cmd *cobra.Command, all *mesh.Resyncs, jobs []mesh.Resync) error {
 	bar := newProgress(cmd.ErrOrStderr())
 	defer bar.clear()
-	began, first := time.Now(), int64(-1)
+	began, first, told := time.Now(), int64(-1), ""
 	return all.Watch(ctx, jobs, func() {
 		var compared, total int64
 		note := ""
@@ -193,6 +194,11 @@ func watchResyncs(ctx context.Context, cmd *cobra.Command, all *mesh.Resyncs, jo
 			total += max(j.Total, j.Compared)
 			if j.Note != "" && !j.State.Ended() {
 				note = j.To + ": " + j.Note
+			}
+		}
+		if note != told && bar.out == nil { // on a terminal it is part of the line
+			if told = note; note != "" {
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), note)
 			}
 		}
 		if first < 0 {
