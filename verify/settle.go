@@ -51,26 +51,33 @@ func (v *verifier) settle(ctx context.Context) error {
 		if err := v.pass(ctx); err != nil {
 			return v.abandon(ctx, err)
 		}
-		if round == rounds {
+		if round == v.opt.Rounds {
 			return v.abandon(ctx, fault.New(fault.Precondition, "compare again when less is written",
 				"%d rows differ and are changed all the time, one of them %s", len(v.open), v.open[0].of.row(anyOf(v.open[0].rows)).KeyText()))
 		}
-		var left []*suspect
-		for list := v.open; len(list) > 0; {
-			n := 1 // the rows of one table are asked for together
-			for n < len(list) && n < lookRows && list[n].of == list[0].of {
-				n++
-			}
-			left = append(left, list[0].of.examine(ctx, list[:n])...)
-			list = list[n:]
-		}
-		v.open = left
-		if err := ctx.Err(); err != nil {
+		if err := v.lookAgain(ctx); err != nil {
 			return err
 		}
 	}
-	v.bytes = 0
 	return nil
+}
+
+// lookAgain reads all open rows anew.
+func (v *verifier) lookAgain(ctx context.Context) error {
+	var left []*suspect
+	for list := v.open; len(list) > 0; {
+		n := 1 // the rows of one table are asked for together
+		for n < len(list) && n < lookRows && list[n].of == list[0].of {
+			n++
+		}
+		left = append(left, list[0].of.examine(ctx, list[:n])...)
+		list = list[n:]
+	}
+	v.open, v.bytes = left, 0
+	for _, s := range left {
+		v.bytes += s.size()
+	}
+	return ctx.Err()
 }
 
 // abandon says of the tables with open rows why these cannot be settled.
@@ -91,6 +98,7 @@ func (c *comparison) examine(ctx context.Context, list []*suspect) (left []*susp
 		c.result.Err = err
 		return nil
 	}
+	c.changed()
 	for _, s := range list {
 		switch {
 		case s.rows == nil: // equal now
@@ -117,6 +125,9 @@ func anyOf(rows [][]image.Value) []image.Value {
 func (c *comparison) differs(s *suspect) {
 	c.result.Total++
 	c.result.cut = c.opt.Quick
+	if len(c.kept) < max(c.opt.Limit, 1) { // one keeps a quick comparison from going on
+		c.kept = append(c.kept, anyOf(s.rows))
+	}
 	if c.opt.Quick || len(c.result.Differences) >= c.opt.Limit {
 		return
 	}

@@ -67,7 +67,13 @@ func (s *Site) run(ctx context.Context, q *dml.Query) ([][]image.Value, error) {
 // Walk cuts the whole table into ranges of size rows each, as the first of the sites has it, and hands them out in order.
 // The last one is open.
 func Walk(ctx context.Context, s *Site, size int, do func(Range) error) error {
-	var r Range
+	return WalkFrom(ctx, s, nil, size, do)
+}
+
+// WalkFrom is Walk for the rows behind a place: of a row with one value per column, those of the key count. nil is the
+// beginning.
+func WalkFrom(ctx context.Context, s *Site, after []image.Value, size int, do func(Range) error) error {
+	r := Range{After: after}
 	for {
 		q, err := s.Plan.SelectBound(r.After, size)
 		if err != nil {
