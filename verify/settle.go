@@ -43,6 +43,9 @@ const (
 	// lookRows is how many rows one statement asks for.
 	lookRows = 100
 	pollLink = 100 * time.Millisecond
+	// hurryTime is what a quick comparison may spend at once on finding out whether rows differ, in hurryRounds each time.
+	hurryTime   = 30 * time.Second
+	hurryRounds = 4
 )
 
 // settle looks at the open rows of all tables again until it is known of each whether it differs.
@@ -60,6 +63,27 @@ func (v *verifier) settle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// hurry looks at the open rows a few times, so that a quick comparison need not go on when one of them differs. What is not
+// known then stays open.
+func (v *verifier) hurry(ctx context.Context) error {
+	began := time.Now()
+	defer func() { v.hurried += time.Since(began) }()
+	for round := 0; len(v.open) > 0 && round < hurryRounds; round++ {
+		if err := v.pass(ctx); err != nil {
+			break // it shows when they are settled
+		}
+		if err := v.lookAgain(ctx); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// hurries reports whether it is time for that: a quick comparison does not spend more time so than on the tables.
+func (v *verifier) hurries() bool {
+	return v.opt.Quick && len(v.open) > 0 && v.hurried < hurryTime+time.Since(v.began)/2
 }
 
 // lookAgain reads all open rows anew.

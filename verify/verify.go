@@ -163,7 +163,7 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 	if o.Note == nil {
 		o.Note = func(string) {}
 	}
-	v := &verifier{servers: servers, links: links, opt: o}
+	v := &verifier{servers: servers, links: links, opt: o, began: begin}
 	names, err := v.tables(ctx)
 	if err != nil {
 		return Report{}, err
@@ -199,6 +199,8 @@ type verifier struct {
 	open    []*suspect // of all tables so far
 	bytes   int        // of their rows
 	keep    *keeper    // nil: nothing is kept
+	began   time.Time
+	hurried time.Duration // of the time since
 }
 
 // comparison is one table under way.
@@ -253,6 +255,14 @@ func (v *verifier) table(ctx context.Context, t *Table) error {
 func (c *comparison) walk(ctx context.Context) error {
 	if c.place.done {
 		return nil
+	}
+	if c.hurries() { // what an earlier comparison found decides
+		if err := c.hurry(ctx); err != nil {
+			return err
+		}
+		if c.over() {
+			return errOver
+		}
 	}
 	err := chunk.WalkFrom(ctx, c.sites[0], c.place.upTo, sumRows, func(r chunk.Range) error {
 		equal, err := c.sumsEqual(ctx, r)
@@ -321,8 +331,13 @@ func (c *comparison) piece(ctx context.Context, rows [][][]image.Value) error {
 		}
 	}
 	c.progress()
-	if len(c.open) >= openRows || c.bytes >= openBytes {
+	switch {
+	case len(c.open) >= openRows || c.bytes >= openBytes:
 		if err := c.settle(ctx); err != nil {
+			return err
+		}
+	case c.hurries():
+		if err := c.hurry(ctx); err != nil {
 			return err
 		}
 	}

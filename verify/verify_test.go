@@ -112,10 +112,12 @@ func TestComparisons(t *testing.T) {
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
 		p := newPair(t, flavor, flavor)
 		for name, f := range map[string]func(*testing.T, *pair){
-			"ended and gone on with": endedAndGoneOnWith,
-			"begun anew":             begunAnew,
-			"two at once":            twoAtOnce,
-			"nothing can be kept":    nothingKept,
+			"quick ends at a difference": quickEnds,
+			"quick does not cry wolf":    quickWaits,
+			"ended and gone on with":     endedAndGoneOnWith,
+			"begun anew":                 begunAnew,
+			"two at once":                twoAtOnce,
+			"nothing can be kept":        nothingKept,
 		} {
 			t.Run(string(flavor)+" "+name, func(t *testing.T) { f(t, p) })
 		}
@@ -123,6 +125,44 @@ func TestComparisons(t *testing.T) {
 }
 
 const many = 16_000
+
+// quickEnds: a quick comparison reads no further than to the piece with the first difference.
+func quickEnds(t *testing.T, p *pair) {
+	p.fill(t, "app.many", many)
+	p.exec(t, 1, "UPDATE app.many SET n = 1 WHERE id IN (14, 7007, 15991)") // 'Key 0' are the first
+	o := p.options("app.many")
+	o.Quick = true
+	r := p.run(t, o)
+	require.Equal(t, new(bool), r.Tables[0].Equal())
+	require.Empty(t, r.Tables[0].Differences)
+	require.LessOrEqual(t, slices.Max(r.Tables[0].Rows), int64(sumRows), "it ended early")
+	d, err := r.Document([]string{"east", "west"})
+	require.NoError(t, err)
+	require.Nil(t, d.Tables[0].Total)
+
+	full := p.run(t, p.options("app.many"))
+	require.Equal(t, int64(3), full.Tables[0].Total)
+	require.Equal(t, []int64{many, many}, full.Tables[0].Rows)
+}
+
+// quickWaits: what is equal when it is looked at again ends nothing.
+func quickWaits(t *testing.T, p *pair) {
+	p.fill(t, "app.many", many)
+	o := p.options("app.many")
+	o.Quick = true
+	made := 0
+	o.Progress = func(g Progress) {
+		if g.Open > 0 {
+			made++
+			p.exec(t, 1, "UPDATE app.many SET n = 0 WHERE n <> 0")
+		}
+	}
+	p.exec(t, 1, "UPDATE app.many SET n = 1 WHERE id IN (14, 7007, 15991)")
+	r := p.run(t, o)
+	require.True(t, *r.Tables[0].Equal())
+	require.Equal(t, []int64{many, many}, r.Tables[0].Rows)
+	require.Positive(t, made)
+}
 
 // endedAndGoneOnWith: a comparison is ended at random places again and again. In the end all that differs has been found,
 // once, and not much more has been read than there is.
