@@ -112,16 +112,49 @@ func TestComparisons(t *testing.T) {
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
 		p := newPair(t, flavor, flavor)
 		for name, f := range map[string]func(*testing.T, *pair){
-			"quick ends at a difference": quickEnds,
-			"quick does not cry wolf":    quickWaits,
-			"ended and gone on with":     endedAndGoneOnWith,
-			"begun anew":                 begunAnew,
-			"two at once":                twoAtOnce,
-			"nothing can be kept":        nothingKept,
+			"a row that never stands still": neverStandsStill,
+			"quick ends at a difference":    quickEnds,
+			"quick does not cry wolf":       quickWaits,
+			"ended and gone on with":        endedAndGoneOnWith,
+			"begun anew":                    begunAnew,
+			"two at once":                   twoAtOnce,
+			"nothing can be kept":           nothingKept,
 		} {
 			t.Run(string(flavor)+" "+name, func(t *testing.T) { f(t, p) })
 		}
 	}
+}
+
+// neverStandsStill: a row that is changed before every look is neither called equal nor different.
+func neverStandsStill(t *testing.T, p *pair) {
+	p.fill(t, "app.hot", 100)
+	o := p.options("app.hot")
+	o.Rounds = 4
+	n := 0
+	o.Progress = func(Progress) {
+		n++
+		p.exec(t, n%2, "UPDATE app.hot SET n = n + 1 WHERE id = 7")
+	}
+	p.exec(t, 1, "UPDATE app.hot SET n = 100 WHERE id = 7")
+	r := p.run(t, o)
+	require.Len(t, r.Tables, 1)
+	require.ErrorContains(t, r.Tables[0].Err, `1 rows differ and are changed all the time, one of them {"s":"Key 0","id":7}; remedy: compare again when less is written`)
+	require.Zero(t, r.Tables[0].Total)
+	require.Nil(t, r.Tables[0].Equal())
+	require.Greater(t, n, o.Rounds, "it was looked at in every round")
+	require.Zero(t, p.count(t, "kind = 'result' AND table_name = 'hot'"), "nothing is known of it")
+
+	// With one round more than the changes last, the difference is certain.
+	o.Rounds, n = 30, 0
+	o.Progress = func(Progress) {
+		if n++; n < 6 {
+			p.exec(t, n%2, "UPDATE app.hot SET n = n + 1 WHERE id = 7")
+		}
+	}
+	r = p.run(t, o)
+	require.NoError(t, r.Tables[0].Err)
+	require.Equal(t, int64(1), r.Tables[0].Total)
+	require.Equal(t, 1, p.count(t, "kind = 'result' AND table_name = 'hot' AND is_equal = 0"))
 }
 
 const many = 16_000
