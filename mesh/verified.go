@@ -52,7 +52,9 @@ func loadVerified(ctx context.Context, databases []*sql.DB) verifications {
 
 // watchVerified keeps for Status what the last comparisons have found.
 func (m *Mesh) watchVerified(ctx context.Context) {
-	for pause := verifiedEvery / 10; wait(ctx, pause) == nil; pause = verifiedEvery {
+	pause := verifiedEvery / 10 // the first time
+	for wait(ctx, pause) == nil {
+		began := time.Now()
 		var databases []*sql.DB
 		for _, x := range m.members {
 			if x.profile() != nil {
@@ -62,6 +64,7 @@ func (m *Mesh) watchVerified(ctx context.Context) {
 		if found := loadVerified(ctx, databases); found != nil {
 			m.verified.Store(&found)
 		}
+		pause = max(verifiedEvery, countEffort*time.Since(began))
 	}
 }
 
