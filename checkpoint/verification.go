@@ -39,7 +39,11 @@ const (
 	findingsMost = 1000
 )
 
-const verificationRows = 100 // of one statement
+// Rows of one statement. A step may take a few hundred kilobytes.
+const (
+	verificationRows = 100
+	stepRows         = 10
+)
 
 // SaveVerified records results. A later one that is there already stays.
 func SaveVerified(ctx context.Context, q Querier, results []Verified) error {
@@ -76,13 +80,16 @@ func LoadVerified(ctx context.Context, q Querier) ([]Verified, error) {
 	return out, err
 }
 
-// SaveSteps records how far a comparison is.
+// SaveSteps records how far a comparison is. Each step holds by itself.
 func SaveSteps(ctx context.Context, q Querier, id ComparisonID, steps []Step) error {
-	for _, s := range steps {
-		_, err := q.ExecContext(ctx, `INSERT INTO replicator.verification (kind, id, database_name, table_name, began_at, saved_at, detail)
- VALUES ('progress', ?, ?, ?, ?, UTC_TIMESTAMP(6), ?) ON DUPLICATE KEY UPDATE
- began_at = VALUES(began_at), saved_at = VALUES(saved_at), detail = VALUES(detail)`,
-			id[:], s.Table.Database, s.Table.Table, formatTime(s.Began), s.Detail)
+	for list := range slices.Chunk(steps, stepRows) {
+		var args []any
+		for _, s := range list {
+			args = append(args, id[:], s.Table.Database, s.Table.Table, formatTime(s.Began), s.Detail)
+		}
+		_, err := q.ExecContext(ctx, `INSERT INTO replicator.verification (kind, id, database_name, table_name, began_at, saved_at, detail) VALUES `+
+			tuples("('progress', ?, ?, ?, ?, UTC_TIMESTAMP(6), ?)", len(list))+` ON DUPLICATE KEY UPDATE
+ began_at = VALUES(began_at), saved_at = VALUES(saved_at), detail = VALUES(detail)`, args...)
 		if err != nil {
 			return fmt.Errorf("record how far a comparison is: %w", err)
 		}

@@ -24,15 +24,16 @@ type keeper struct {
 	locked bool
 	id     checkpoint.ComparisonID
 	left   map[change.TableName]step // by an earlier process
+	whole  checkpoint.Step           // of the comparison itself
 	dirty  map[*comparison]bool      // what is not recorded yet
 	next   time.Time                 // when it is recorded again
 }
 
 const (
 	keepEvery   = 500 * time.Millisecond
-	keepEffort  = 20 // times as long as recording took is the pause after it, at the least
+	keepEffort  = 5 // times as long as recording took is the pause after it, at the least
 	keepTimeout = 10 * time.Second
-	keepKeys    = 2000 // of a table with more of them open, nothing is recorded until they are settled
+	keepBytes   = 256 << 10 // of a table with more rows open than that holds, nothing is recorded until they are settled
 	// lockWait is for a process that has just been killed; lockIdle for one whose machine has died.
 	lockWait = 2 * time.Second
 	lockIdle = time.Hour
@@ -82,12 +83,12 @@ func (v *verifier) resume(ctx context.Context, names []change.TableName) {
 
 // id is the same for the same command.
 func (v *verifier) id() (id checkpoint.ComparisonID) {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q %t %d", v.opt.Scope, v.opt.Quick, v.opt.Limit)
+	text := fmt.Appendf(nil, "%q %t %d", v.opt.Scope, v.opt.Quick, v.opt.Limit)
 	for i := range v.servers {
-		h.Write(v.servers[i].ID[:])
+		text = append(text, v.servers[i].ID[:]...)
 	}
-	copy(id[:], h.Sum(nil))
+	sum := sha256.Sum256(text)
+	copy(id[:], sum[:])
 	return id
 }
 
@@ -121,7 +122,7 @@ func (v *verifier) takeUp(ctx context.Context, k *keeper, names []change.TableNa
 	if err != nil {
 		return server.Fault(err, "find out how far an earlier comparison was")
 	}
-	self := whole{Tables: hashOf(names)}
+	self := whole{Tables: hashOf(fmt.Appendf(nil, "%q", names))}
 	why, rows := "", int64(0)
 	k.left = map[change.TableName]step{}
 	for _, s := range steps {
@@ -182,7 +183,8 @@ func (v *verifier) begin(ctx context.Context, k *keeper, self whole, now time.Ti
 	if err := checkpoint.TrimVerification(ctx, tx); err != nil {
 		return err
 	}
-	if err := checkpoint.SaveSteps(ctx, tx, k.id, []checkpoint.Step{{Began: now, Detail: detail}}); err != nil {
+	k.whole = checkpoint.Step{Began: now, Detail: detail}
+	if err := checkpoint.SaveSteps(ctx, tx, k.id, []checkpoint.Step{k.whole}); err != nil {
 		return err
 	}
 	return tx.Commit()
@@ -193,7 +195,8 @@ func (k *keeper) release(ctx context.Context) {
 	if k == nil || k.conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
+	const patience = 2 * time.Second // a process that stops does not wait for it
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if k.locked {
 		_, _ = k.conn.ExecContext(ctx, "DO RELEASE_LOCK(?)", k.lockName()) // it ends with the session, too
@@ -244,15 +247,7 @@ func (v *verifier) record(ctx context.Context) {
 func (k *keeper) save(ctx context.Context, steps []checkpoint.Step) error {
 	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
 	defer cancel()
-	tx, err := k.conn.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
-	if err := checkpoint.SaveSteps(ctx, tx, k.id, steps); err != nil {
-		return err
-	}
-	return tx.Commit()
+	return checkpoint.SaveSteps(ctx, k.conn, k.id, append(steps, k.whole))
 }
 
 // step is how far the comparison of the table is; false: that cannot be recorded now.
@@ -273,7 +268,7 @@ func (c *comparison) step() (checkpoint.Step, bool) {
 		}
 	}
 	detail, err := json.Marshal(s)
-	return checkpoint.Step{Table: c.result.Name, Began: c.result.Began, Detail: detail}, err == nil && len(s.Keys) <= keepKeys
+	return checkpoint.Step{Table: c.result.Name, Began: c.result.Began, Detail: detail}, err == nil && len(detail) <= keepBytes
 }
 
 // restore goes to where an earlier comparison of the table was.
@@ -326,19 +321,16 @@ func (c *comparison) rowOf(key []keyValue) []image.Value {
 
 // definitionOf is the same as long as a table is defined on all servers as it was.
 func definitionOf(tables []*server.Table) string {
-	h := sha256.New()
+	var text []byte
 	for _, t := range tables {
-		fmt.Fprintf(h, "%+v %+v\n", t.Columns, t.PrimaryKey)
+		text = fmt.Appendf(text, "%+v %+v\n", t.Columns, t.PrimaryKey)
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	return hashOf(text)
 }
 
-func hashOf(names []change.TableName) string {
-	h := sha256.New()
-	for _, n := range names {
-		fmt.Fprintf(h, "%q.%q\n", n.Database, n.Table)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+func hashOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
 }
 
 // conclude records on all servers what was found. On the first, what else depends on it is recorded in the same
