@@ -123,25 +123,8 @@ func (c *cluster) plant(t *testing.T) map[string][]string {
 	want := map[string][]string{}
 	hidden := func(s *site, query string, args ...any) {
 		t.Helper()
-		conn, err := s.db.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		for _, q := range []string{"SET sql_log_bin = 0", "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'"} {
-			if _, err := conn.ExecContext(t.Context(), q); err != nil {
-				t.Fatal(err)
-			}
-		}
-		result, err := conn.ExecContext(t.Context(), query, args...)
-		if err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-		if n, err := result.RowsAffected(); err != nil || n != 1 {
-			t.Fatalf("%s: %d rows, %v", query, n, err)
-		}
-		if _, err := conn.ExecContext(t.Context(), "SET sql_log_bin = 1"); err != nil {
-			t.Fatal(err)
+		if n := s.hidden(t, query, args...); n != 1 {
+			t.Fatalf("%s: %d rows", query, n)
 		}
 	}
 	big := func(id int) { want["app.big"] = append(want["app.big"], fmt.Sprintf(`{"id":"%d"}`, id)) }
@@ -171,6 +154,33 @@ func (c *cluster) plant(t *testing.T) map[string][]string {
 	hidden(c.sites[1], "UPDATE app.types SET SMALLINT_c = 99 WHERE id = 1")
 	want["app.types"] = []string{`{"id":1}`}
 	return want
+}
+
+// hidden runs a statement of which no binlog tells, and returns how many rows it changed.
+func (s *site) hidden(t *testing.T, query string, args ...any) int64 {
+	t.Helper()
+	conn, err := s.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, q := range []string{"SET sql_log_bin = 0", "SET SESSION sql_mode = 'ALLOW_INVALID_DATES'"} {
+		if _, err := conn.ExecContext(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	result, err := conn.ExecContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	if _, err := conn.ExecContext(t.Context(), "SET sql_log_bin = 1"); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // verify compares, and demands an exit code that says what the document does.
