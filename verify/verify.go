@@ -61,7 +61,9 @@ type Options struct {
 	// Conclude is called in the transaction that records on the first server what was found. Optional.
 	Conclude func(ctx context.Context, q checkpoint.Querier, r *Report) error
 
-	pause time.Duration // between two records of how far it is; 0: what is usual
+	// What tests set; 0 is what is usual.
+	pause time.Duration // between two records of how far it is
+	open  int           // rows that wait to be looked at again
 }
 
 // Progress is how far a table is.
@@ -156,6 +158,9 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 	}
 	if o.Rounds == 0 {
 		o.Rounds = rounds
+	}
+	if o.open == 0 {
+		o.open = openRows
 	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
@@ -332,7 +337,7 @@ func (c *comparison) piece(ctx context.Context, rows [][][]image.Value) error {
 	}
 	c.progress()
 	switch {
-	case len(c.open) >= openRows || c.bytes >= openBytes:
+	case len(c.open) >= c.opt.open || c.bytes >= openBytes:
 		if err := c.settle(ctx); err != nil {
 			return err
 		}
