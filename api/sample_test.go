@@ -105,7 +105,8 @@ func troubled() mesh.Status {
 		Tables: []mesh.TableStatus{
 			{Table: "shop.stock", From: "east", To: "west", Path: "portable", Reason: "MySQL to MariaDB"},
 			{Table: "shop.stock", From: "west", To: "east", Path: "portable", Reason: "MariaDB to MySQL"},
-			{Table: "shop.photo", From: "east", To: "west", Path: "portable", Reason: "MySQL to MariaDB"},
+			{Table: "shop.photo", From: "east", To: "west", Path: "portable", Reason: "MySQL to MariaDB", VerifiedAt: new(at(3)), VerifiedEqual: new(true)},
+			{Table: "shop.seldom", VerifiedAt: new(at(4)), VerifiedEqual: new(false)},
 		},
 		Conflicts: mesh.ConflictStatus{Total: new(int64(5))},
 	}

@@ -90,13 +90,14 @@ func writeLinks(out *bytes.Buffer, links []mesh.LinkStatus) {
 	table(out, "LINK|STATE|LAG|TRANSACTIONS|ROWS|ROWS/S|LOST|OVERWRITTEN|SUPERSEDED|RETRIES", rows)
 }
 
-// writeTables gives one line to every table, path and reason, with the links that share them.
+// writeTables gives one line to every table, path and reason, with the links that share them. Of those that are as they
+// should be not all are listed.
 func writeTables(out *bytes.Buffer, s mesh.Status) {
-	type line struct{ table, path, reason string }
+	type line struct{ table, path, reason, verified string }
 	var order []line
 	links := map[line][]string{}
 	for _, t := range s.Tables {
-		l := line{t.Table, t.Path, t.Reason}
+		l := line{t.Table, t.Path, t.Reason, verified(t)}
 		if links[l] == nil {
 			order = append(order, l)
 		}
@@ -105,25 +106,38 @@ func writeTables(out *bytes.Buffer, s mesh.Status) {
 	var rows [][]string
 	replay, more := 0, 0
 	for _, l := range order {
-		if l.path == "replay" {
+		if l.path != "portable" && !strings.HasPrefix(l.verified, differed) {
 			if replay++; replay > maxReplayTables {
 				more++
 				continue
 			}
 		}
 		where := strings.Join(links[l], ", ")
-		if len(links[l]) == len(s.Links) {
+		switch {
+		case l.path == "":
+			where = unknown
+		case len(links[l]) == len(s.Links):
 			where = "all"
 		}
-		rows = append(rows, []string{l.table, l.path, where, l.reason})
+		rows = append(rows, []string{l.table, known(&l.path), where, l.verified, l.reason})
 	}
 	if len(rows) == 0 {
 		return
 	}
-	table(out, "TABLE|PATH|LINKS|REASON", rows)
+	table(out, "TABLE|PATH|LINKS|VERIFIED|REASON", rows)
 	if more > 0 {
-		fmt.Fprintf(out, "and %d more by replay; --json lists all\n", more)
+		fmt.Fprintf(out, "and %d more; --json lists all\n", more)
 	}
+}
+
+const differed = "DIFFERS"
+
+// verified is what the last comparison of a table has found.
+func verified(t mesh.TableStatus) string {
+	if t.VerifiedAt == nil || t.VerifiedEqual == nil {
+		return unknown
+	}
+	return map[bool]string{true: "equal", false: differed}[*t.VerifiedEqual] + ", " + moment(*t.VerifiedAt)
 }
 
 func writeCounts(out *bytes.Buffer, s mesh.Status) {

@@ -155,6 +155,22 @@ var migrations = [][]string{
   KEY state (state, id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
 	},
+	{
+		`CREATE TABLE IF NOT EXISTS replicator.verification (
+  kind          VARCHAR(16) NOT NULL COMMENT 'result: of a table; progress: of a comparison under way; finding: to be told; schedule',
+  id            VARBINARY(16) NOT NULL COMMENT 'of a progress the comparison, of a finding its own, else empty',
+  database_name VARCHAR(64) NOT NULL COMMENT 'empty: not of one table',
+  table_name    VARCHAR(64) NOT NULL,
+  began_at      DATETIME(6) NOT NULL COMMENT 'what differed then has been found',
+  saved_at      DATETIME(6) NOT NULL,
+  is_equal      TINYINT NULL COMMENT 'of a result',
+  detail        LONGBLOB NULL COMMENT 'JSON',
+  notified      TINYINT NOT NULL DEFAULT 1 COMMENT '0: a finding that not everybody concerned has been told',
+  PRIMARY KEY (kind, id, database_name, table_name),
+  KEY age (kind, saved_at),
+  KEY untold (notified)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+	},
 }
 
 // SchemaVersion is the version of the replicator schema that this program creates and understands.

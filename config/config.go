@@ -205,7 +205,7 @@ type Apply struct {
 	Compress          Compression   `yaml:"compress"` // of servers without a setting of their own
 }
 
-// Verify is the scheduled comparison; 0 is never.
+// Verify is the scheduled comparison, which the owner of the first server does; 0 is never.
 type Verify struct {
 	Every time.Duration `yaml:"every"`
 }

@@ -113,6 +113,7 @@ http: {listen: "0.0.0.0:80", pprof: perhaps, password_hash: plain}
 apply: {workers: few, group_bytes: 4MB}
 log: info
 lease: {ttl: 100ms}
+verify: {every: 10ms}
 `), env())
 	var problems Problems
 	require.ErrorAs(t, err, &problems)
@@ -126,7 +127,7 @@ lease: {ttl: 100ms}
 		"servers.west", "servers.west.user", "servers.west.password_file", "servers.west.endpoints[0]", "links[0]",
 		"links[1].to", "links[3]", "tables.include[0]", "conflict.change_log.table", "tables.rules[0].conflict.add",
 		"conflict.priority", "conflict.max_clock_skew", "conflict.index_limit", "ddl", "on_error", "http.listen", "http.pprof",
-		"http.password_hash", "http.username", "apply.workers", "apply.group_bytes", "log", "lease.ttl",
+		"http.password_hash", "http.username", "apply.workers", "apply.group_bytes", "log", "lease.ttl", "verify.every",
 	} {
 		require.Contains(t, paths, want)
 		delete(paths, want)

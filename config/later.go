@@ -19,5 +19,4 @@ func (v *validator) refuseLater() {
 	}
 	refuse("ddl", v.DDL == "replicate")
 	refuse("on_error", v.OnError == "set-aside")
-	refuse("verify.every", v.Verify.Every != 0)
 }

@@ -315,6 +315,9 @@ func (v *validator) validateLimits() {
 	atLeast("journal.max_value", int64(v.Journal.MaxValue), 64)
 	between("conflict.max_clock_skew", v.Conflict.MaxClockSkew, 10*time.Millisecond, 24*time.Hour)
 	between("http.max_lag", v.HTTP.MaxLag, time.Second, 365*24*time.Hour)
+	if v.Verify.Every != 0 {
+		between("verify.every", v.Verify.Every, time.Second, 365*24*time.Hour)
+	}
 	between("lease.ttl", v.Lease.TTL, 2*time.Second, time.Hour)
 	if v.Apply.GroupBytes > 1<<30 {
 		v.problem("apply.group_bytes", "set it to 1GiB or less", "%d is too large", v.Apply.GroupBytes)

@@ -35,6 +35,7 @@ type Mesh struct {
 	joined chan struct{}
 
 	conflicts atomic.Pointer[ConflictStatus] // as counted last
+	verified  atomic.Pointer[verifications]  // as read last
 }
 
 // link is one direction, as long as the process lives. Its runs are applier.Links.
@@ -103,6 +104,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	wg.Go(func() { m.sampleRates(ctx) })
 	wg.Go(func() { m.desk.Run(ctx) })
 	wg.Go(func() { m.countConflicts(ctx) })
+	wg.Go(func() { m.watchVerified(ctx) })
 	for _, x := range m.members {
 		wg.Go(func() { m.runMember(ctx, x) })
 	}

@@ -73,6 +73,7 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	g.Go(func() error { return o.trimMarkers(ctx) })
 	g.Go(func() error { return o.resync(ctx) })
 	g.Go(func() error { return o.guard(ctx) })
+	g.Go(func() error { return o.compareNowAndThen(ctx) })
 	g.Go(func() error { return o.replicate(ctx) })
 	if strangers {
 		g.Go(func() error {

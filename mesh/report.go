@@ -36,6 +36,9 @@ func (m *Mesh) Status(context.Context) Status {
 			})
 		}
 	}
+	if v := m.verified.Load(); v != nil {
+		s.Tables = v.on(s.Tables, m.config)
+	}
 	return s
 }
 

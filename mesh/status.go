@@ -115,15 +115,31 @@ type Fault struct {
 	Since   Timestamp `json:"since"`
 }
 
-// TableStatus says how one table travels over one link.
+// TableStatus says how one table travels over one link, and what the last comparison of all servers has found. From, To,
+// Path and Reason are not known ("", null in JSON) of a table that was compared and that no link has met.
 type TableStatus struct {
 	Table         string     `json:"table"`
 	From          string     `json:"from"`
 	To            string     `json:"to"`
 	Path          string     `json:"path"` // "replay" or "portable"
 	Reason        string     `json:"reason"`
-	VerifiedAt    *Timestamp `json:"verified_at"`
+	VerifiedAt    *Timestamp `json:"verified_at"` // when that comparison began
 	VerifiedEqual *bool      `json:"verified_equal"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (t TableStatus) MarshalJSON() ([]byte, error) {
+	type same TableStatus
+	if t.Path != "" {
+		return json.Marshal(same(t))
+	}
+	return json.Marshal(struct {
+		same
+		From   *string `json:"from"` // these hide those of same
+		To     *string `json:"to"`
+		Path   *string `json:"path"`
+		Reason *string `json:"reason"`
+	}{same: same(t)})
 }
 
 // ConflictStatus counts the conflicts in the journals of all servers that can be asked, each once. Where there are very

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"database/sql"
 	"encoding/hex"
 	"errors"
 	"sync"
@@ -33,10 +34,15 @@ func StatusFromTables(ctx context.Context, c *config.Config) (Status, error) {
 		s.Links = append(s.Links, linkFromTables(ctx, l, seen[l.From], seen[l.To]))
 	}
 	var journals []journal.Server
+	var databases []*sql.DB
 	for _, x := range c.Servers {
 		s.Servers = append(s.Servers, seen[x.Name].status)
 		journals = append(journals, seen[x.Name].journal())
+		if seen[x.Name].identity != nil {
+			databases = append(databases, seen[x.Name].server.DB())
+		}
 	}
+	s.Tables = loadVerified(ctx, databases).on(s.Tables, c)
 	s.Conflicts = conflictStatus(ctx, journals)
 	return s, nil
 }

@@ -23,6 +23,7 @@ type notification struct {
 	First     timestamp      `json:"first"`
 	Last      timestamp      `json:"last"`
 	Conflicts []toldConflict `json:"conflicts"` // all of them in a request; in a mail of many, some
+	Findings  []toldFinding  `json:"verifications,omitempty"`
 	Tables    []toldCount    `json:"-"`
 	Rows      []toldRow      `json:"-"`
 	Test      bool           `json:"test,omitempty"` // nothing happened: somebody tries the way
@@ -106,6 +107,9 @@ func (r *round) compose(ctx context.Context, m *message) *notification {
 	}
 	for _, d := range g.details {
 		n.Conflicts = append(n.Conflicts, r.told(ctx, d))
+	}
+	for _, e := range g.findings {
+		n.Findings = append(n.Findings, r.toldFinding(e))
 	}
 	for _, c := range g.worstKinds() {
 		n.Tables = append(n.Tables, toldCount{c.key.table.String(), c.key.kind, c.n})

@@ -53,6 +53,10 @@ func TestDesk(t *testing.T) {
 		{"unknown origins", unknownOrigins},
 		{"forgetting", forgetting},
 		{"quiet", quiet},
+		{"comparison", comparisonTold},
+		{"comparison, killed after the claim", func(t *testing.T, w *world) { comparisonKilled(t, w, afterClaim) }},
+		{"comparison, killed before sending", func(t *testing.T, w *world) { comparisonKilled(t, w, beforeSend) }},
+		{"comparison, mail server down", comparisonWaits},
 		{"webhook", hookTold},
 		{"webhook storm", hookStorm},
 	} {

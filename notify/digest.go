@@ -20,7 +20,8 @@ type digest struct {
 	rows          map[rowKey]int
 	approximately bool // rows were forgotten: counts are at least what rows says
 	details       []detail
-	limit         int // of details
+	limit         int      // of details
+	findings      []*entry // of comparisons; total does not count them
 }
 
 type tableKind struct {
@@ -51,6 +52,10 @@ func newDigest(details int) *digest {
 }
 
 func (d *digest) add(e *entry, from *peer) {
+	if e.finding != nil {
+		d.findings = append(d.findings, e)
+		return
+	}
 	d.total++
 	if d.first.IsZero() || e.at.Before(d.first) {
 		d.first = e.at
@@ -72,6 +77,9 @@ func (d *digest) add(e *entry, from *peer) {
 		d.details = append(d.details, detail{e, from})
 	}
 }
+
+// size is of how much a message tells.
+func (d *digest) size() int { return d.total + len(d.findings) }
 
 // thin makes room by counting every row one less (Misra and Gries): what is left is the rows with the most conflicts.
 func (d *digest) thin() {

@@ -12,8 +12,9 @@ import (
 	"replicator/journal"
 )
 
-// entry is a conflict as the journal has it, without its rows.
+// entry is something to be told: a conflict as the journal has it, without its rows, or a finding.
 type entry struct {
+	finding       *Finding // nil of a conflict; else nothing but id and at is set besides
 	seq           uint64
 	id            journal.ID
 	at            time.Time

@@ -85,7 +85,7 @@ func (w *world) exec(t *testing.T, i int, statements ...string) {
 func (w *world) fresh(t *testing.T) {
 	t.Helper()
 	for i := range w.servers {
-		w.exec(t, i, "DELETE FROM replicator.conflict", "DELETE FROM replicator.notice")
+		w.exec(t, i, "DELETE FROM replicator.conflict", "DELETE FROM replicator.notice", "DELETE FROM replicator.verification")
 	}
 }
 

@@ -1,6 +1,7 @@
 // Package notify tells both parties of a conflict about it: by e-mail the contacts of the two servers and the two users
-// who made the changes, by a webhook a program. What has to be told is what the journal (replicator.conflict) has not
-// marked as notified; who has been told is in replicator.notice. Nothing else is remembered, so that it does not matter
+// who made the changes, by a webhook a program. Of a comparison that has found differences it tells the contacts of all
+// servers, and the webhook. What has to be told is what the journal (replicator.conflict, and findings in
+// replicator.verification) has not marked as notified; who has been told is in replicator.notice. Nothing else is remembered, so that it does not matter
 // which process tells, or how often it is killed meanwhile.
 //
 // Exactly one notice per conflict and party: the pair is a primary key of replicator.notice on one server, the same for
@@ -223,12 +224,16 @@ func (d *Desk) look(ctx context.Context) {
 			continue
 		}
 		newest, err := newestUntold(ctx, p.DB)
+		found := false
+		if err == nil {
+			found, err = findingsPending(ctx, p.DB)
+		}
 		if err != nil {
 			d.fell(ctx, p, err)
 			continue
 		}
 		d.rose(p)
-		pending = pending || newest > 0
+		pending = pending || newest > 0 || found
 		fresh = fresh || newest > j.seen
 	}
 	if !pending {

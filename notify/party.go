@@ -47,7 +47,7 @@ func mailParty(text string) (party, bool) {
 // because a server is not there.
 func (r *round) partiesOf(ctx context.Context, e *entry) (list []party, whole bool) {
 	d := r.desk
-	if rule := d.options.Config.Tables.Rule(e.table); rule != nil && rule.Conflict != nil && rule.Conflict.Mute || e.lostNothing() {
+	if d.mutes(e.table) || e.lostNothing() {
 		return nil, true
 	}
 	add := func(p party) {

@@ -35,6 +35,7 @@ type round struct {
 type settled struct {
 	journal *peer
 	seq     uint64
+	finding journal.ID // zero: it is a conflict
 	needs   []*message
 }
 
@@ -90,6 +91,7 @@ func (r *round) run(ctx context.Context) {
 	defer r.closeCouriers()
 	for _, j := range r.desk.owned() {
 		r.read(ctx, j)
+		r.findings(ctx, j)
 	}
 	r.desk.reached(afterClaim)
 	for _, key := range slices.Sorted(maps.Keys(r.open)) {
@@ -206,6 +208,9 @@ func (r *round) tell(ctx context.Context, from, home *peer, entries []addressed)
 	var order []*message
 	for _, e := range entries {
 		s := settled{journal: from, seq: e.seq}
+		if e.finding != nil {
+			s.finding = e.id
+		}
 		whole := e.whole
 		for _, p := range e.parties {
 			n, known := told[e.id][p.key]
@@ -214,7 +219,7 @@ func (r *round) tell(ctx context.Context, from, home *peer, entries []addressed)
 			}
 			m := r.message(ctx, p, e.id)
 			switch {
-			case m == nil, !m.holdsOn(home), !known && (m.resumed || m.digest.total+len(claims[m]) >= mailEntries):
+			case m == nil, !m.holdsOn(home), !known && (m.resumed || m.digest.size()+len(claims[m]) >= mailEntries):
 				whole = false
 				r.deferred[p.key] = true
 			case !known:
@@ -275,7 +280,7 @@ func (r *round) message(ctx context.Context, p party, first journal.ID) *message
 
 // makeRoom sends the request under way to the webhook when that many conflicts more would be too many.
 func (r *round) makeRoom(ctx context.Context, more int) {
-	if m := r.open[hookParty]; m != nil && m.digest.total+more > hookEntries {
+	if m := r.open[hookParty]; m != nil && m.digest.size()+more > hookEntries {
 		r.begun--
 		r.send(ctx, m)
 		if !m.arrived {
@@ -337,6 +342,11 @@ func (r *round) reload(ctx context.Context, m *message) error {
 			if err != nil {
 				return err
 			}
+			found, err := findingsOf(ctx, p.DB, missing)
+			if err != nil {
+				return err
+			}
+			entries = append(entries, found...)
 			for _, e := range entries {
 				m.digest.add(e, p)
 				missing = slices.DeleteFunc(missing, func(id journal.ID) bool { return id == e.id })
@@ -353,7 +363,7 @@ func (r *round) send(ctx context.Context, m *message) {
 	if m.arrived || m.abandoned || ctx.Err() != nil {
 		return
 	}
-	if m.digest.total == 0 { // others were faster
+	if m.digest.size() == 0 { // others were faster
 		d.release(ctx, m)
 		return
 	}
@@ -448,7 +458,11 @@ func (r *round) settle(ctx context.Context) {
 	done := map[*peer][]uint64{}
 	for _, s := range r.settled {
 		if !slices.ContainsFunc(s.needs, func(m *message) bool { return !m.arrived || m.abandoned }) {
-			done[s.journal] = append(done[s.journal], s.seq)
+			if s.finding == (journal.ID{}) {
+				done[s.journal] = append(done[s.journal], s.seq)
+			} else if err := markFinding(ctx, s.journal.DB, s.finding); err != nil {
+				r.desk.fell(ctx, s.journal, err)
+			}
 		}
 	}
 	for p, seqs := range done {

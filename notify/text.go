@@ -52,6 +52,11 @@ func (n *notification) Subject() string {
 	switch {
 	case n.Test:
 		what = "Test of the replicator's mails"
+	case len(n.Findings) > 0:
+		what = "The servers differ"
+		if tables := differing(n.Findings); len(tables) == 1 {
+			what = "The servers differ in " + plain(tables[0], maxName)
+		}
 	case len(n.subject) == 1:
 		what = "Replication conflict in " + plain(n.subject[0].String(), maxName)
 	}
@@ -69,7 +74,12 @@ func (n *notification) Text() string {
 	}
 	var t strings.Builder
 	mesh := plain(n.Mesh, maxName)
+	for i := range n.Findings {
+		n.Findings[i].text(&t, mesh)
+		t.WriteString("\n")
+	}
 	switch {
+	case n.Total == 0 && len(n.Findings) > 0:
 	case n.Total > 1:
 		fmt.Fprintf(&t, "%d times two changes of one row met in the mesh %s. The journal keeps what was lost.\n", n.Total, mesh)
 		if !time.Time(n.First).IsZero() {
@@ -86,7 +96,9 @@ func (n *notification) Text() string {
 	for i := range n.Conflicts {
 		n.Conflicts[i].text(&t)
 	}
-	t.WriteString("\n")
+	if len(n.Conflicts) > 0 {
+		t.WriteString("\n")
+	}
 	if n.Total > len(n.Conflicts) {
 		fmt.Fprintf(&t, "These are %d of %d. All of them: replicator conflicts list\n", len(n.Conflicts), n.Total)
 	}

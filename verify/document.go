@@ -62,7 +62,7 @@ func verdict(differs, unknown bool) *bool {
 
 func (t *Table) document(servers []string) (TableDocument, error) {
 	d := TableDocument{
-		Table: t.Name.String(), Equal: verdict(t.Total > 0, t.Err != nil || t.Skipped != ""), Rows: map[string]*string{},
+		Table: t.Name.String(), Equal: t.Equal(), Rows: map[string]*string{},
 		Differences: []DifferenceDocument{}, Lonely: append([]string{}, t.Lonely...),
 	}
 	known := t.Err == nil && t.Skipped == "" && !t.cut

@@ -43,6 +43,9 @@ const (
 	// lookRows is how many rows one statement asks for.
 	lookRows = 100
 	pollLink = 100 * time.Millisecond
+	// hurryTime is what a quick comparison may spend at once on finding out whether rows differ, in hurryRounds each time.
+	hurryTime   = 30 * time.Second
+	hurryRounds = 4
 )
 
 // settle looks at the open rows of all tables again until it is known of each whether it differs.
@@ -51,26 +54,54 @@ func (v *verifier) settle(ctx context.Context) error {
 		if err := v.pass(ctx); err != nil {
 			return v.abandon(ctx, err)
 		}
-		if round == rounds {
+		if round == v.opt.Rounds {
 			return v.abandon(ctx, fault.New(fault.Precondition, "compare again when less is written",
 				"%d rows differ and are changed all the time, one of them %s", len(v.open), v.open[0].of.row(anyOf(v.open[0].rows)).KeyText()))
 		}
-		var left []*suspect
-		for list := v.open; len(list) > 0; {
-			n := 1 // the rows of one table are asked for together
-			for n < len(list) && n < lookRows && list[n].of == list[0].of {
-				n++
-			}
-			left = append(left, list[0].of.examine(ctx, list[:n])...)
-			list = list[n:]
-		}
-		v.open = left
-		if err := ctx.Err(); err != nil {
+		if err := v.lookAgain(ctx); err != nil {
 			return err
 		}
 	}
-	v.bytes = 0
 	return nil
+}
+
+// hurry looks at the open rows a few times, so that a quick comparison need not go on when one of them differs. What is not
+// known then stays open.
+func (v *verifier) hurry(ctx context.Context) error {
+	began := time.Now()
+	defer func() { v.hurried += time.Since(began) }()
+	for round := 0; len(v.open) > 0 && round < hurryRounds; round++ {
+		if err := v.pass(ctx); err != nil {
+			break // it shows when they are settled
+		}
+		if err := v.lookAgain(ctx); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// hurries reports whether it is time for that: a quick comparison does not spend more time so than on the tables.
+func (v *verifier) hurries() bool {
+	return v.opt.Quick && len(v.open) > 0 && v.hurried < hurryTime+time.Since(v.began)/2
+}
+
+// lookAgain reads all open rows anew.
+func (v *verifier) lookAgain(ctx context.Context) error {
+	var left []*suspect
+	for list := v.open; len(list) > 0; {
+		n := 1 // the rows of one table are asked for together
+		for n < len(list) && n < lookRows && list[n].of == list[0].of {
+			n++
+		}
+		left = append(left, list[0].of.examine(ctx, list[:n])...)
+		list = list[n:]
+	}
+	v.open, v.bytes = left, 0
+	for _, s := range left {
+		v.bytes += s.size()
+	}
+	return ctx.Err()
 }
 
 // abandon says of the tables with open rows why these cannot be settled.
@@ -91,6 +122,7 @@ func (c *comparison) examine(ctx context.Context, list []*suspect) (left []*susp
 		c.result.Err = err
 		return nil
 	}
+	c.changed()
 	for _, s := range list {
 		switch {
 		case s.rows == nil: // equal now
@@ -117,6 +149,9 @@ func anyOf(rows [][]image.Value) []image.Value {
 func (c *comparison) differs(s *suspect) {
 	c.result.Total++
 	c.result.cut = c.opt.Quick
+	if len(c.kept) < max(c.opt.Limit, 1) { // one keeps a quick comparison from going on
+		c.kept = append(c.kept, anyOf(s.rows))
+	}
 	if c.opt.Quick || len(c.result.Differences) >= c.opt.Limit {
 		return
 	}

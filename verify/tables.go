@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"replicator/change"
+	"replicator/checkpoint"
 	"replicator/dml"
 	"replicator/fault"
 	"replicator/image"
@@ -63,7 +64,7 @@ func (v *verifier) compare(ctx context.Context, result *Table) (*comparison, err
 	}
 	first := &v.servers[0]
 	c := &comparison{
-		verifier: v, source: dml.TableOf(tables[0]), sums: true, result: result,
+		verifier: v, source: dml.TableOf(tables[0]), sums: true, result: result, definition: definitionOf(tables),
 		keyer: image.NewKeyer(server.NewWeigher(first.DB, first.Flavor)),
 	}
 	if v.opt.Numbered != nil && v.opt.Numbered(c.source) {
@@ -72,6 +73,11 @@ func (v *verifier) compare(ctx context.Context, result *Table) (*comparison, err
 	if err := c.measure(ctx); err != nil {
 		return nil, err
 	}
+	var err error
+	if result.Began, err = checkpoint.Now(ctx, first.DB); err != nil {
+		return nil, server.Fault(err, "read the clock of "+first.Name)
+	}
+	c.place.rows = make([]int64, len(v.servers))
 	for i, t := range tables {
 		s := &v.servers[i]
 		plan, err := dml.NewPlan(c.source, t, s.Flavor != first.Flavor)

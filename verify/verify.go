@@ -10,9 +10,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"replicator/change"
+	"replicator/checkpoint"
 	"replicator/image"
 	"replicator/journal"
 	"replicator/resync/chunk"
@@ -38,14 +40,30 @@ type Options struct {
 	Check func(names []change.TableName) error
 	// Numbered reports whether each server gives the rows of a table numbers of its own.
 	Numbered func(*change.Table) bool
+	// Scope says in words what Match accepts: a comparison goes on where an earlier one of the same scope, limit and servers
+	// was when it was killed.
+	Scope string
+	// Anew has it begin at the beginning instead.
+	Anew bool
 	// Limit is how many differences of a table are kept; all are counted.
 	Limit int
 	// Quick ends the comparison of a table at its first difference, which is not kept.
 	Quick bool
 	// Patience bounds the wait for a link. Optional: a minute.
 	Patience time.Duration
+	// Rounds is how often rows are looked at that are changed all the time. Optional: 30.
+	Rounds int
 	// Progress is told of each piece of a table. Optional.
 	Progress func(Progress)
+	// Note is told, in a sentence, where a comparison begins that does not begin at the beginning, and what cannot be kept of
+	// it. Optional.
+	Note func(text string)
+	// Conclude is called in the transaction that records on the first server what was found. Optional.
+	Conclude func(ctx context.Context, q checkpoint.Querier, r *Report) error
+
+	// What tests set; 0 is what is usual.
+	pause time.Duration // between two records of how far it is
+	open  int           // rows that wait to be looked at again
 }
 
 // Progress is how far a table is.
@@ -64,8 +82,9 @@ type Report struct {
 // Table is what was found in one table.
 type Table struct {
 	Name  change.TableName
-	Rows  []int64 // by server, as they were counted on the way
-	Total int64   // differences
+	Began time.Time // by the first server's clock; zero: it was not compared
+	Rows  []int64   // by server, as they were counted on the way
+	Total int64     // differences
 	// Differences are the first of them.
 	Differences []Difference
 	// Err says why the comparison is not complete: then nothing but the differences is known.
@@ -77,6 +96,9 @@ type Table struct {
 
 	cut bool // not all rows were counted
 }
+
+// Equal reports whether the table is equal on all servers, nil where that is not known.
+func (t *Table) Equal() *bool { return verdict(t.Total > 0, t.Err != nil || t.Skipped != "") }
 
 // Difference is a row that is not the same on all servers.
 type Difference struct {
@@ -134,10 +156,19 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 	if o.Patience == 0 {
 		o.Patience = time.Minute
 	}
+	if o.Rounds == 0 {
+		o.Rounds = rounds
+	}
+	if o.open == 0 {
+		o.open = openRows
+	}
 	if o.Progress == nil {
 		o.Progress = func(Progress) {}
 	}
-	v := &verifier{servers: servers, links: links, opt: o}
+	if o.Note == nil {
+		o.Note = func(string) {}
+	}
+	v := &verifier{servers: servers, links: links, opt: o, began: begin}
 	names, err := v.tables(ctx)
 	if err != nil {
 		return Report{}, err
@@ -147,6 +178,8 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 			return Report{}, err
 		}
 	}
+	v.resume(ctx, names)
+	defer func() { v.keep.release(ctx) }()
 	tables := make([]*Table, len(names))
 	for i, name := range names {
 		tables[i] = &Table{Name: name, Rows: make([]int64, len(servers))}
@@ -161,7 +194,7 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 	for _, t := range tables {
 		r.Tables = append(r.Tables, *t)
 	}
-	return r, nil
+	return r, v.conclude(ctx, &r)
 }
 
 type verifier struct {
@@ -170,6 +203,9 @@ type verifier struct {
 	opt     Options
 	open    []*suspect // of all tables so far
 	bytes   int        // of their rows
+	keep    *keeper    // nil: nothing is kept
+	began   time.Time
+	hurried time.Duration // of the time since
 }
 
 // comparison is one table under way.
@@ -181,6 +217,17 @@ type comparison struct {
 	read   int  // rows in a piece that is read
 	keyer  *image.Keyer
 	result *Table
+
+	definition string
+	place      place
+	kept       [][]image.Value // rows of which it is known that they differ, as long as there are not too many
+}
+
+// place is how far the walk through a table is: at the end of a range.
+type place struct {
+	upTo []image.Value // the last row; nil: none has been compared
+	rows []int64       // by server
+	done bool
 }
 
 // over reports whether there is nothing more to find out about the table.
@@ -193,13 +240,9 @@ var errOver = errors.New("nothing more is to be found out")
 func (v *verifier) table(ctx context.Context, t *Table) error {
 	c, err := v.compare(ctx, t)
 	if err == nil {
-		err = chunk.Walk(ctx, c.sites[0], nil, sumRows, func(r chunk.Range) error {
-			equal, err := c.sumsEqual(ctx, r)
-			if err != nil || equal {
-				return err
-			}
-			return chunk.Read(ctx, c.sites, r, c.read, func(_ []image.Value, rows [][][]image.Value) error { return c.piece(ctx, rows) })
-		})
+		c.restore()
+		err = c.walk(ctx)
+		c.changed()
 	}
 	switch {
 	case errors.Is(err, errOver):
@@ -209,7 +252,38 @@ func (v *verifier) table(ctx context.Context, t *Table) error {
 	case err != nil:
 		t.Err = err
 	}
+	v.record(ctx)
 	return ctx.Err()
+}
+
+// walk compares what has not been compared yet.
+func (c *comparison) walk(ctx context.Context) error {
+	if c.place.done {
+		return nil
+	}
+	if c.hurries() { // what an earlier comparison found decides
+		if err := c.hurry(ctx); err != nil {
+			return err
+		}
+		if c.over() {
+			return errOver
+		}
+	}
+	err := chunk.Walk(ctx, c.sites[0], c.place.upTo, sumRows, func(r chunk.Range) error {
+		equal, err := c.sumsEqual(ctx, r)
+		if err == nil && !equal {
+			err = chunk.Read(ctx, c.sites, r, c.read, func(_ []image.Value, rows [][][]image.Value) error { return c.piece(ctx, rows) })
+		}
+		if err != nil {
+			return err
+		}
+		c.place.upTo, c.place.rows = r.UpTo, slices.Clone(c.result.Rows)
+		c.changed()
+		c.record(ctx)
+		return ctx.Err()
+	})
+	c.place.done = err == nil
+	return err
 }
 
 // sumsEqual compares a range by the checksums that the servers compute.
@@ -258,13 +332,17 @@ func (c *comparison) piece(ctx context.Context, rows [][][]image.Value) error {
 	}
 	for _, s := range order {
 		if !c.equal(s.rows) {
-			c.open = append(c.open, s)
-			c.bytes += s.size()
+			c.suspect(s)
 		}
 	}
 	c.progress()
-	if len(c.open) >= openRows || c.bytes >= openBytes {
+	switch {
+	case len(c.open) >= c.opt.open || c.bytes >= openBytes:
 		if err := c.settle(ctx); err != nil {
+			return err
+		}
+	case c.hurries():
+		if err := c.hurry(ctx); err != nil {
 			return err
 		}
 	}
@@ -272,6 +350,11 @@ func (c *comparison) piece(ctx context.Context, rows [][][]image.Value) error {
 		return errOver
 	}
 	return nil
+}
+
+func (c *comparison) suspect(s *suspect) {
+	c.open = append(c.open, s)
+	c.bytes += s.size()
 }
 
 func (c *comparison) count(site int, rows int64) { c.result.Rows[site] += rows }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,7 +30,8 @@ func newVerifyCommand() *cobra.Command {
 		Short: "Compare all servers, row by row, while they are written to",
 		Long: "Compare all servers, row by row, while they are written to. A row that differs is read again behind every change that\n" +
 			"was under way, until it is equal or has stood still; so the links must run. * in a table's name stands for any text;\n" +
-			"without names all replicated tables are compared. Exit code 3: rows differ; 1: something could not be compared.",
+			"without names all replicated tables are compared. When it is killed, the same command goes on where it was, for a day.\n" +
+			"Exit code 3: rows differ; 1: something could not be compared.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case o.Limit < 0:
@@ -51,7 +53,11 @@ func newVerifyCommand() *cobra.Command {
 			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer release()
 			bar := newProgress(cmd.ErrOrStderr())
-			o.Progress = bar.show
+			o.Progress, o.Scope = bar.show, scopeOf(args)
+			o.Note = func(text string) {
+				bar.clear()
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "replicator: "+text) // beside the answer
+			}
 			report, err := mesh.Verify(ctx, cfg, matchTables(patterns), o)
 			bar.clear()
 			if err != nil {
@@ -66,6 +72,7 @@ func newVerifyCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.Quick, "quick", false, "only whether each table is equal: no differences are shown, and the first one ends its comparison")
+	flags.BoolVar(&o.Anew, "anew", false, "begin at the beginning, whatever an earlier comparison has left")
 	flags.BoolVar(&repair, "repair", false, "not in this version")
 	flags.IntVar(&o.Limit, "limit", 100, "show at most so many differences of a table; all are counted")
 	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long to wait for a link that is behind")
@@ -82,6 +89,11 @@ func parseTables(args []string) ([]config.Pattern, error) {
 		}
 	}
 	return patterns, nil
+}
+
+// scopeOf is the same for the same tables, in whatever order they are named.
+func scopeOf(args []string) string {
+	return "command " + strings.Join(slices.Compact(slices.Sorted(slices.Values(args))), " ")
 }
 
 // matchTables accepts the named tables, and all where none is named.
