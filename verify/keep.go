@@ -256,7 +256,7 @@ func (c *comparison) step() (checkpoint.Step, bool) {
 		return checkpoint.Step{}, false
 	}
 	s := step{
-		Definition: c.definition, Done: c.place.done, Rows: c.place.rows, UpTo: c.keyOf(c.place.upTo),
+		Definition: c.Definition, Done: c.place.done, Rows: c.place.rows, UpTo: c.keyOf(c.place.upTo),
 		More: c.result.Total - int64(len(c.kept)),
 	}
 	for _, values := range c.kept {
@@ -280,7 +280,7 @@ func (c *comparison) restore() {
 	if !found {
 		return
 	}
-	if s.Definition != c.definition {
+	if s.Definition != c.Definition {
 		c.note("%s is compared from the beginning: its definition has changed", c.result.Name)
 		return
 	}
@@ -288,7 +288,7 @@ func (c *comparison) restore() {
 	c.place = place{upTo: c.rowOf(s.UpTo), rows: s.Rows, done: s.Done}
 	copy(c.result.Rows, s.Rows)
 	for _, key := range s.Keys {
-		rows := make([][]image.Value, len(c.sites))
+		rows := make([][]image.Value, len(c.Sites))
 		if rows[0] = c.rowOf(key); rows[0] != nil {
 			c.suspect(&suspect{of: c, rows: rows})
 		}
@@ -300,7 +300,7 @@ func (c *comparison) keyOf(row []image.Value) (key []keyValue) {
 	if row == nil {
 		return nil
 	}
-	for _, p := range c.source.PrimaryKey {
+	for _, p := range c.Source.PrimaryKey {
 		x := row[p.Column]
 		key = append(key, keyValue{Kind: x.Kind, Int: x.Int, Uint: x.Uint, Float: x.Float, Bytes: x.Bytes})
 	}
@@ -309,23 +309,14 @@ func (c *comparison) keyOf(row []image.Value) (key []keyValue) {
 
 // rowOf makes a row of which nothing but the key is known, nil of none.
 func (c *comparison) rowOf(key []keyValue) []image.Value {
-	if len(key) != len(c.source.PrimaryKey) {
+	if len(key) != len(c.Source.PrimaryKey) {
 		return nil
 	}
-	row := make([]image.Value, len(c.source.Columns))
-	for i, p := range c.source.PrimaryKey {
+	row := make([]image.Value, len(c.Source.Columns))
+	for i, p := range c.Source.PrimaryKey {
 		row[p.Column] = image.Value{Kind: key[i].Kind, Int: key[i].Int, Uint: key[i].Uint, Float: key[i].Float, Bytes: key[i].Bytes}
 	}
 	return row
-}
-
-// definitionOf is the same as long as a table is defined on all servers as it was.
-func definitionOf(tables []*server.Table) string {
-	var text []byte
-	for _, t := range tables {
-		text = fmt.Appendf(text, "%+v %+v\n", t.Columns, t.PrimaryKey)
-	}
-	return hashOf(text)
 }
 
 func hashOf(text []byte) string {

@@ -56,7 +56,7 @@ func (v *verifier) settle(ctx context.Context) error {
 		}
 		if round == v.opt.Rounds {
 			return v.abandon(ctx, fault.New(fault.Precondition, "compare again when less is written",
-				"%d rows differ and are changed all the time, one of them %s", len(v.open), v.open[0].of.row(anyOf(v.open[0].rows)).KeyText()))
+				"%d rows differ and are changed all the time, one of them %s", len(v.open), v.open[0].of.Row(anyOf(v.open[0].rows)).KeyText()))
 		}
 		if err := v.lookAgain(ctx); err != nil {
 			return err
@@ -157,7 +157,7 @@ func (c *comparison) differs(s *suspect) {
 	}
 	d := Difference{}
 	for _, values := range s.rows {
-		d.Rows = append(d.Rows, c.row(values))
+		d.Rows = append(d.Rows, c.Row(values))
 	}
 	c.result.Differences = append(c.result.Differences, d)
 }
@@ -168,15 +168,15 @@ func (c *comparison) look(ctx context.Context, list []*suspect) error {
 	for i, s := range list {
 		keys[i] = anyOf(s.rows)
 	}
-	read := make([][][]image.Value, len(c.sites))
-	err := c.each(func(i int) error {
-		q, err := c.sites[i].Plan.SelectRows(keys, dml.Options{})
+	read := make([][][]image.Value, len(c.Sites))
+	err := each(len(c.Sites), func(i int) error {
+		q, err := c.Sites[i].Plan.SelectRows(keys, dml.Options{})
 		if err != nil {
 			return err
 		}
-		found, err := q.Run(ctx, c.sites[i].DB)
+		found, err := q.Run(ctx, c.Sites[i].DB)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.sites[i].Server, err)
+			return fmt.Errorf("%s: %w", c.Sites[i].Server, err)
 		}
 		read[i] = make([][]image.Value, len(list))
 		for _, f := range found {
@@ -188,13 +188,13 @@ func (c *comparison) look(ctx context.Context, list []*suspect) error {
 		return err
 	}
 	for n, s := range list {
-		now, stood := make([][]image.Value, len(c.sites)), true
-		for i := range c.sites {
+		now, stood := make([][]image.Value, len(c.Sites)), true
+		for i := range c.Sites {
 			now[i] = read[i][n]
-			stood = stood && c.same(now[i], s.rows[i])
+			stood = stood && c.Same(now[i], s.rows[i])
 		}
 		switch {
-		case c.equal(now):
+		case c.Equal(now):
 			s.rows = nil
 			continue
 		case stood:
@@ -209,9 +209,9 @@ func (c *comparison) look(ctx context.Context, list []*suspect) error {
 
 // pass waits until every link has applied what the servers' binlogs hold now.
 func (v *verifier) pass(ctx context.Context) error {
-	ends := make([]change.GTIDSet, len(v.servers))
-	if err := each(len(v.servers), func(i int) (err error) {
-		s := &v.servers[i]
+	ends := make([]change.GTIDSet, len(v.all))
+	if err := each(len(v.all), func(i int) (err error) {
+		s := &v.all[i]
 		if ends[i], err = s.Dialect.Position(ctx, s.DB); err != nil {
 			return server.Fault(err, "read the position of "+s.Name)
 		}
@@ -223,7 +223,7 @@ func (v *verifier) pass(ctx context.Context) error {
 }
 
 func (v *verifier) await(ctx context.Context, l Link, end change.GTIDSet) error {
-	from, to := &v.servers[l.From], &v.servers[l.To]
+	from, to := &v.all[l.From], &v.all[l.To]
 	patience := time.Now().Add(v.opt.Patience)
 	tick := time.NewTicker(pollLink)
 	defer tick.Stop()

@@ -9,7 +9,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -45,6 +44,12 @@ type Options struct {
 	Scope string
 	// Anew has it begin at the beginning instead.
 	Anew bool
+	// Passing leaves nothing behind: neither how far the comparison was nor what it has found.
+	Passing bool
+	// Where is a condition (SQL) that the rows must meet; "" is none.
+	Where string
+	// Others are servers that are not compared. Links of theirs lead to those that are, with indexes behind the servers'.
+	Others []Server
 	// Limit is how many differences of a table are kept; all are counted.
 	Limit int
 	// Quick ends the comparison of a table at its first difference, which is not kept.
@@ -143,10 +148,7 @@ func (d *Difference) Columns() (names []string) {
 }
 
 const (
-	sumRows   = 2000    // in a range whose checksums are compared
-	readRows  = 500     // in a piece that is read, unless they are long
-	readBytes = 4 << 20 // of one server's rows in such a piece, by their average
-	openRows  = 5000    // that differ and wait to be looked at again
+	openRows  = 5000 // that differ and wait to be looked at again
 	openBytes = 32 << 20
 )
 
@@ -168,7 +170,7 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 	if o.Note == nil {
 		o.Note = func(string) {}
 	}
-	v := &verifier{servers: servers, links: links, opt: o, began: begin}
+	v := &verifier{servers: servers, all: slices.Concat(servers, o.Others), links: links, opt: o, began: begin}
 	names, err := v.tables(ctx)
 	if err != nil {
 		return Report{}, err
@@ -178,8 +180,10 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 			return Report{}, err
 		}
 	}
-	v.resume(ctx, names)
-	defer func() { v.keep.release(ctx) }()
+	if !o.Passing {
+		v.resume(ctx, names)
+		defer func() { v.keep.release(ctx) }()
+	}
 	tables := make([]*Table, len(names))
 	for i, name := range names {
 		tables[i] = &Table{Name: name, Rows: make([]int64, len(servers))}
@@ -194,11 +198,15 @@ func Run(ctx context.Context, servers []Server, links []Link, o Options) (Report
 	for _, t := range tables {
 		r.Tables = append(r.Tables, *t)
 	}
+	if o.Passing {
+		return r, nil
+	}
 	return r, v.conclude(ctx, &r)
 }
 
 type verifier struct {
 	servers []Server
+	all     []Server // and others
 	links   []Link
 	opt     Options
 	open    []*suspect // of all tables so far
@@ -211,16 +219,10 @@ type verifier struct {
 // comparison is one table under way.
 type comparison struct {
 	*verifier
-	source *change.Table // in whose terms all rows are read
-	sites  []*chunk.Site
-	sums   bool // the servers' checksums can be compared
-	read   int  // rows in a piece that is read
-	keyer  *image.Keyer
+	*chunk.Table
 	result *Table
-
-	definition string
-	place      place
-	kept       [][]image.Value // rows of which it is known that they differ, as long as there are not too many
+	place  place
+	kept   [][]image.Value // rows of which it is known that they differ, as long as there are not too many
 }
 
 // place is how far the walk through a table is: at the end of a range.
@@ -247,7 +249,7 @@ func (v *verifier) table(ctx context.Context, t *Table) error {
 	switch {
 	case errors.Is(err, errOver):
 		t.cut = true
-	case errors.Is(err, errNumbered):
+	case errors.Is(err, chunk.ErrNumbered):
 		t.Skipped = err.Error()
 	case err != nil:
 		t.Err = err
@@ -269,15 +271,11 @@ func (c *comparison) walk(ctx context.Context) error {
 			return errOver
 		}
 	}
-	err := chunk.Walk(ctx, c.sites[0], c.place.upTo, sumRows, func(r chunk.Range) error {
-		equal, err := c.sumsEqual(ctx, r)
-		if err == nil && !equal {
-			err = chunk.Read(ctx, c.sites, r, c.read, func(_ []image.Value, rows [][][]image.Value) error { return c.piece(ctx, rows) })
-		}
-		if err != nil {
+	err := c.Compare(ctx, c.place.upTo, func(rows []int64, different []chunk.Difference, end []image.Value) error {
+		if err := c.piece(ctx, rows, different); err != nil {
 			return err
 		}
-		c.place.upTo, c.place.rows = r.UpTo, slices.Clone(c.result.Rows)
+		c.place.upTo, c.place.rows = end, slices.Clone(c.result.Rows)
 		c.changed()
 		c.record(ctx)
 		return ctx.Err()
@@ -286,54 +284,13 @@ func (c *comparison) walk(ctx context.Context) error {
 	return err
 }
 
-// sumsEqual compares a range by the checksums that the servers compute.
-func (c *comparison) sumsEqual(ctx context.Context, r chunk.Range) (bool, error) {
-	if !c.sums {
-		return false, nil
+// piece takes what differs in a piece of the table.
+func (c *comparison) piece(ctx context.Context, rows []int64, different []chunk.Difference) error {
+	for i, n := range rows {
+		c.result.Rows[i] += n
 	}
-	sums := make([]chunk.Sum, len(c.sites))
-	if err := c.each(func(i int) (err error) {
-		sums[i], err = c.sites[i].Sum(ctx, r)
-		return err
-	}); err != nil {
-		return false, err
-	}
-	for _, s := range sums {
-		if s != sums[0] || !s.Whole {
-			return false, nil
-		}
-	}
-	for i, s := range sums {
-		c.count(i, s.Rows)
-	}
-	c.progress()
-	return true, nil
-}
-
-// piece compares rows that were read.
-func (c *comparison) piece(ctx context.Context, rows [][][]image.Value) error {
-	found := map[change.Key]*suspect{}
-	var order []*suspect
-	for i := range rows {
-		c.count(i, int64(len(rows[i])))
-		for _, values := range rows[i] {
-			key, err := c.keyer.RowKey(ctx, c.source, values)
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.sites[i].Server, err)
-			}
-			s := found[key]
-			if s == nil {
-				s = &suspect{of: c, rows: make([][]image.Value, len(c.sites))}
-				found[key] = s
-				order = append(order, s)
-			}
-			s.rows[i] = values
-		}
-	}
-	for _, s := range order {
-		if !c.equal(s.rows) {
-			c.suspect(s)
-		}
+	for i := range different {
+		c.suspect(&suspect{of: c, rows: different[i].Rows})
 	}
 	c.progress()
 	switch {
@@ -357,36 +314,10 @@ func (c *comparison) suspect(s *suspect) {
 	c.bytes += s.size()
 }
 
-func (c *comparison) count(site int, rows int64) { c.result.Rows[site] += rows }
-
 func (c *comparison) progress() {
 	p := Progress{Table: c.result.Name, Open: len(c.open)}
 	for _, n := range c.result.Rows {
 		p.Rows = max(p.Rows, n)
 	}
 	c.opt.Progress(p)
-}
-
-// each runs do for all servers at once.
-func (c *comparison) each(do func(i int) error) error { return each(len(c.sites), do) }
-
-func (c *comparison) row(values []image.Value) *journal.Row {
-	if values == nil {
-		return nil
-	}
-	return &journal.Row{Table: c.source, Values: values}
-}
-
-// equal reports whether all servers have the same row.
-func (c *comparison) equal(rows [][]image.Value) bool {
-	for _, values := range rows[1:] {
-		if !c.same(rows[0], values) {
-			return false
-		}
-	}
-	return true
-}
-
-func (c *comparison) same(a, b []image.Value) bool {
-	return len(journal.Differing(c.row(a), c.row(b))) == 0
 }

@@ -169,7 +169,7 @@ func quickEnds(t *testing.T, p *pair) {
 	r := p.run(t, o)
 	require.Equal(t, new(bool), r.Tables[0].Equal())
 	require.Empty(t, r.Tables[0].Differences)
-	require.LessOrEqual(t, slices.Max(r.Tables[0].Rows), int64(sumRows), "it ended early")
+	require.LessOrEqual(t, slices.Max(r.Tables[0].Rows), int64(2000), "it ended early")
 	d, err := r.Document([]string{"east", "west"})
 	require.NoError(t, err)
 	require.Nil(t, d.Tables[0].Total)
@@ -250,7 +250,7 @@ func endedAndGoneOnWith(t *testing.T, p *pair) {
 			break
 		}
 		require.Greater(t, ended, 2)
-		require.Less(t, counted["many"], int64(many+9*sumRows), "what was compared is not compared again")
+		require.Less(t, counted["many"], int64(many+9*2000), "what was compared is not compared again")
 		require.Zero(t, p.count(t, "kind = 'progress'"), "nothing is left of it")
 		require.Equal(t, 1, p.count(t, "kind = 'result' AND table_name = 'many' AND is_equal = 0"))
 		require.Equal(t, 2, p.count(t, "kind = 'result' AND table_name IN ('more', 'none') AND is_equal = 1"))

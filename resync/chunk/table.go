@@ -3,7 +3,9 @@ package chunk
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,6 +31,8 @@ type Table struct {
 	Sites  []*Site       // in the order of the servers
 	// Lonely are columns that are not compared, because the first server does not have them: "name (server)".
 	Lonely []string
+	// Definition is the same text as long as the table is defined on all servers as it was.
+	Definition string
 
 	sums  bool // the servers' checksums can be compared
 	read  int  // rows in a piece that is read
@@ -48,22 +52,24 @@ var ErrNumbered = errors.New("each server numbers its rows by itself")
 // where is a condition (SQL) that the rows must meet; "" is none.
 func Open(ctx context.Context, servers []Server, name change.TableName, where string, numbered func(*change.Table) bool) (*Table, error) {
 	definitions := make([]*server.Table, len(servers))
-	for i := range servers {
+	if err := each(len(servers), func(i int) (err error) {
 		s := &servers[i]
-		var err error
 		if definitions[i], err = server.OneTable(ctx, s.DB, name); err != nil {
-			return nil, server.Fault(err, fmt.Sprintf("read the definition of %s on %s", name, s.Name))
+			return server.Fault(err, fmt.Sprintf("read the definition of %s on %s", name, s.Name))
 		}
 		if definitions[i] == nil {
-			return nil, fault.New(fault.Definition, "make the table there, or leave it out of the replicated tables", "%s does not have table %s", s.Name, name)
+			return fault.New(fault.Definition, "make the table there, or leave it out of the replicated tables", "%s does not have table %s", s.Name, name)
 		}
+		return nil
+	}); err != nil {
+		return nil, err
 	}
 	first := definitions[0]
 	if len(first.PrimaryKey) == 0 {
 		return nil, fault.New(fault.Definition, "give it a primary key", "table %s has none: its rows cannot be told apart", name)
 	}
 	t := &Table{
-		Source: dml.TableOf(first), sums: true, keyer: image.NewKeyer(server.NewWeigher(servers[0].DB, servers[0].Flavor)),
+		Source: dml.TableOf(first), Definition: definitionOf(definitions), sums: true, keyer: image.NewKeyer(server.NewWeigher(servers[0].DB, servers[0].Flavor)),
 	}
 	if numbered != nil && numbered(t.Source) {
 		return nil, ErrNumbered
@@ -87,6 +93,15 @@ func Open(ctx context.Context, servers []Server, name change.TableName, where st
 		t.Sites = append(t.Sites, &Site{Server: s.Name, DB: s.DB, Plan: plan.Where(where)})
 	}
 	return t, nil
+}
+
+func definitionOf(tables []*server.Table) string {
+	var text []byte
+	for _, t := range tables {
+		text = fmt.Appendf(text, "%+v %+v\n", t.Columns, t.PrimaryKey)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
 }
 
 // measure finds out how many rows may be read at once.
