@@ -12,6 +12,7 @@ import (
 	"replicator/fault"
 	"replicator/resync"
 	"replicator/server"
+	"replicator/verify"
 )
 
 // Resyncs are the resync jobs of a mesh, asked for and watched without a process.
@@ -156,6 +157,40 @@ func (w *witness) awaitOwner(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Differ compares a table of two servers as it is to be made equal, and changes nothing. The report's first server is that whose
+// rows are right.
+func (r *Resyncs) Differ(ctx context.Context, from, to string, j resync.Job, o verify.Options) (verify.Report, error) {
+	var servers []verify.Server
+	names := []string{from, to}
+	for _, name := range names {
+		w, err := r.witness(name)
+		if err == nil {
+			err = try(ctx, w, j)
+		}
+		if err != nil {
+			return verify.Report{}, err
+		}
+		servers = append(servers, w.compared())
+	}
+	for _, w := range r.witnesses { // what they have sent is awaited
+		if name := w.status.Name; !slices.Contains(names, name) && w.status.Error == nil && w.identity != nil {
+			names = append(names, name)
+			o.Others = append(o.Others, w.compared())
+		}
+	}
+	var links []verify.Link
+	for _, l := range r.config.Links {
+		a, b := slices.Index(names, l.From), slices.Index(names, l.To)
+		if a >= 0 && (b == 0 || b == 1) {
+			links = append(links, verify.Link{From: a, To: b})
+		}
+	}
+	t := times(r.config)
+	o.Passing, o.Where, o.Numbered = true, j.Where, t.Numbered
+	o.Match = func(name change.TableName) bool { return r.config.Tables.Matches(name) && name == j.Table }
+	return verify.Run(ctx, servers, links, o)
 }
 
 // try makes sure that a server has the table and understands the condition.

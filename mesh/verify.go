@@ -11,6 +11,13 @@ import (
 	"replicator/verify"
 )
 
+// compared is the server as package verify knows it.
+func (w *witness) compared() verify.Server {
+	return verify.Server{
+		Name: w.status.Name, DB: w.server.DB(), ID: w.identity.ID, Flavor: w.info.Flavor, Dialect: server.NewDialect(w.info),
+	}
+}
+
 // Verify compares the replicated tables that match accepts on all servers of a configuration. No process has to be asked,
 // but the links must run: what a link has not applied yet is no difference.
 func Verify(ctx context.Context, c *config.Config, match func(change.TableName) bool, o verify.Options) (verify.Report, error) {
@@ -28,9 +35,7 @@ func Verify(ctx context.Context, c *config.Config, match func(change.TableName) 
 			return verify.Report{}, fault.New(fault.Precondition, "start replicator run once with this configuration",
 				"%s has no identity yet: the mesh has not been started", w.status.Name)
 		}
-		servers[i] = verify.Server{
-			Name: w.status.Name, DB: w.server.DB(), ID: w.identity.ID, Flavor: w.info.Flavor, Dialect: server.NewDialect(w.info),
-		}
+		servers[i] = w.compared()
 	}
 	var links []verify.Link
 	for _, l := range c.Links {

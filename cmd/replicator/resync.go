@@ -18,6 +18,7 @@ import (
 	"replicator/config"
 	"replicator/mesh"
 	"replicator/resync"
+	"replicator/verify"
 )
 
 func newResyncCommand() *cobra.Command {
@@ -34,7 +35,8 @@ func newResyncTableCommand() *cobra.Command {
 	var j resync.Job
 	var from string
 	var to []string
-	var asJSON, detach, forced bool
+	var asJSON, detach, forced, dry bool
+	var o verify.Options
 	cmd := &cobra.Command{
 		Use:   "table DATABASE.TABLE --from SERVER [--to SERVER]...",
 		Short: "Make a table equal to that of another server",
@@ -52,6 +54,10 @@ func newResyncTableCommand() *cobra.Command {
 				return usageError{fmt.Errorf("--from and --to both name %s", from)}
 			case j.Throttle < 0:
 				return usageError{errors.New("--throttle must not be negative")}
+			case o.Limit < 0:
+				return usageError{errors.New("--limit must not be negative")}
+			case dry && detach:
+				return usageError{errors.New("--dry-run does not go with --detach")}
 			}
 			if j.Table, err = oneTable(args[0]); err != nil {
 				return usageError{err}
@@ -71,6 +77,9 @@ func newResyncTableCommand() *cobra.Command {
 				to = all.Targets(from)
 			}
 			slices.Sort(to)
+			if dry {
+				return differ(ctx, cmd, all, from, slices.Compact(to), j, o, asJSON)
+			}
 			jobs, err := all.Ask(ctx, from, slices.Compact(to), j, forced)
 			if err != nil {
 				return err
@@ -96,10 +105,73 @@ func newResyncTableCommand() *cobra.Command {
 	flags.StringArrayVar(&to, "to", nil, "a server whose table is changed; default: every one to which a link leads from there")
 	flags.StringVar(&j.Where, "where", "", "only rows that meet this condition, as behind WHERE")
 	flags.Int64Var(&j.Throttle, "throttle", 0, "compare at most so many rows a second; 0: as many as the mesh allows")
+	flags.BoolVar(&dry, "dry-run", false, "only compare the servers, and say what would be done")
+	flags.IntVar(&o.Limit, "limit", 100, "with --dry-run: show at most so many rows; all are counted")
+	flags.DurationVar(&o.Patience, "patience", time.Minute, "with --dry-run: how long to wait for a link that is behind")
 	flags.BoolVar(&forced, "force", false, "also where the two servers do not receive the same changes: those of others are undone then")
 	flags.BoolVar(&detach, "detach", false, "ask for it, and do not wait")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
+}
+
+// repairTables has the tables that differ made equal to those of a server.
+func repairTables(ctx context.Context, cmd *cobra.Command, cfg *config.Config, from string, report *verify.Report) error {
+	all, err := mesh.OpenResyncs(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	var jobs []mesh.Resync
+	for i := range report.Tables {
+		t := &report.Tables[i]
+		if equal := t.Equal(); equal == nil || *equal {
+			continue
+		}
+		asked, err := all.Ask(ctx, from, all.Targets(from), resync.Job{Table: t.Name}, false)
+		if err != nil {
+			return err
+		}
+		jobs = append(jobs, asked...)
+	}
+	if err := watchResyncs(ctx, cmd, all, jobs); err != nil {
+		return err
+	}
+	if err := api.WriteResyncs(cmd.ErrOrStderr(), jobs); err != nil { // the answer is what was found
+		return err
+	}
+	if slices.ContainsFunc(jobs, func(r mesh.Resync) bool { return r.State != resync.Done || r.Moving > 0 }) {
+		return errIncomplete
+	}
+	return nil
+}
+
+// differ says what a resync would do.
+func differ(ctx context.Context, cmd *cobra.Command, all *mesh.Resyncs, from string, to []string, j resync.Job, o verify.Options, asJSON bool) error {
+	bar := newProgress(cmd.ErrOrStderr())
+	o.Progress = bar.show
+	var plans []api.ResyncPlan
+	for _, name := range to {
+		report, err := all.Differ(ctx, from, name, j, o)
+		bar.clear()
+		if err != nil {
+			return err
+		}
+		p, err := api.NewResyncPlan(&report, from, name)
+		if err != nil {
+			return err
+		}
+		plans = append(plans, p)
+	}
+	var err error
+	if asJSON {
+		err = api.WriteJSON(cmd.OutOrStdout(), plans)
+	} else {
+		err = api.WriteResyncPlans(cmd.OutOrStdout(), plans)
+	}
+	if err == nil && slices.ContainsFunc(plans, func(p api.ResyncPlan) bool { return p.Error != nil }) {
+		return errIncomplete
+	}
+	return err
 }
 
 func newResyncListCommand() *cobra.Command {

@@ -25,6 +25,7 @@ import (
 func newVerifyCommand() *cobra.Command {
 	var o verify.Options
 	var asJSON, repair bool
+	var from string
 	cmd := &cobra.Command{
 		Use:   "verify [DATABASE.TABLE]...",
 		Short: "Compare all servers, row by row, while they are written to",
@@ -38,8 +39,8 @@ func newVerifyCommand() *cobra.Command {
 				return usageError{errors.New("--limit must not be negative")}
 			case o.Patience <= 0:
 				return usageError{errors.New("--patience must be more than 0")}
-			case repair:
-				return usageError{laterError("verify --repair")}
+			case repair != (from != ""):
+				return usageError{errors.New("--repair and --from SERVER go together: name the server whose rows are right")}
 			}
 			patterns, err := parseTables(args)
 			if err != nil {
@@ -49,6 +50,9 @@ func newVerifyCommand() *cobra.Command {
 			cfg, err := loadConfig(cmd)
 			if err != nil {
 				return err
+			}
+			if from != "" && !slices.Contains(serverNames(cfg), from) {
+				return usageError{fmt.Errorf("there is no server %q", from)}
 			}
 			ctx, release := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 			defer release()
@@ -67,13 +71,20 @@ func newVerifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeVerified(cmd, d, serverNames(cfg), asJSON)
+			err = writeVerified(cmd, d, serverNames(cfg), asJSON)
+			if repair && (err == errAnswerNo || err == errIncomplete) {
+				if failed := repairTables(ctx, cmd, cfg, from, &report); failed != nil || err == errAnswerNo {
+					return failed
+				}
+			}
+			return err
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.Quick, "quick", false, "only whether each table is equal: no differences are shown, and the first one ends its comparison")
 	flags.BoolVar(&o.Anew, "anew", false, "begin at the beginning, whatever an earlier comparison has left")
-	flags.BoolVar(&repair, "repair", false, "not in this version")
+	flags.BoolVar(&repair, "repair", false, "make the tables that differ equal to those of --from, as `replicator resync table` does")
+	flags.StringVar(&from, "from", "", "with --repair: the server whose rows are right")
 	flags.IntVar(&o.Limit, "limit", 100, "show at most so many differences of a table; all are counted")
 	flags.DurationVar(&o.Patience, "patience", time.Minute, "how long to wait for a link that is behind")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON document")
