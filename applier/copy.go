@@ -65,7 +65,7 @@ var errLinkEnded = errors.New("the link does not run")
 //
 // It returns when the rows are committed, or will not be. Errors are faults; the link goes on.
 func (l *Link) Copy(ctx context.Context, c *Copies) (Copied, error) {
-	r := &copyRequest{Copies: c, ctx: ctx, since: time.Now(), done: make(chan copyReply, 1)}
+	r := &copyRequest{Copies: c, gone: ctx.Err, since: time.Now(), done: make(chan copyReply, 1)}
 	select {
 	case l.copying.requests <- r:
 	case <-l.copying.ended:
@@ -79,7 +79,7 @@ func (l *Link) Copy(ctx context.Context, c *Copies) (Copied, error) {
 
 type copyRequest struct {
 	*Copies
-	ctx    context.Context // of whoever asks
+	gone   func() error // why nobody waits for it any more
 	since  time.Time
 	behind *change.Context // what the source had applied when it had everything that the rows have in them; nil: not known yet
 	queued bool
@@ -135,8 +135,8 @@ func (c *copying) ready(o Options) *group {
 		r.behind = &c.read.clock.Context
 	}
 	switch {
-	case r.ctx.Err() != nil:
-		c.answer(Copied{}, r.ctx.Err())
+	case r.gone() != nil:
+		c.answer(Copied{}, r.gone())
 	case r.behind != nil && len(o.Index.Lacks(*r.behind)) == 0:
 		r.queued = true
 		return &group{copies: r, start: c.read.end, end: c.read.end, clock: c.read.clock}
@@ -184,7 +184,7 @@ func (l *Link) copy(ctx context.Context, g *group) error {
 		switch {
 		case errors.Is(err, checkpoint.ErrFenced):
 			return l.fenced(ctx)
-		case attempt < maxAttempts && r.ctx.Err() == nil && (again(err) || errors.Is(err, errDisplace)):
+		case attempt < maxAttempts && r.gone() == nil && (again(err) || errors.Is(err, errDisplace)):
 		default:
 			l.copying.answer(Copied{}, l.targetFault(err, fmt.Sprintf("copy rows of %s", r.Table.Name)))
 			return ctx.Err()

@@ -56,32 +56,8 @@ func TestResync(t *testing.T) {
 				t.Errorf("nothing differs for good, and rows were written: %+v", jobs)
 			}
 			want := c.plant(t)
-			// Values of a unique key go round; two of them are those of rows that only west has.
-			for _, q := range []string{
-				"UPDATE app.named SET name = 'x' WHERE id = 7", "UPDATE app.named SET name = 'name 7' WHERE id = 17",
-				"UPDATE app.named SET name = 'name 17' WHERE id = 27", "UPDATE app.named SET name = 'name 27' WHERE id = 7",
-				"DELETE FROM app.named WHERE id = 107", "INSERT INTO app.named VALUES (5007, 'name 107', 1)",
-				"DELETE FROM app.named WHERE id = 207", "INSERT INTO app.named VALUES (-7, 'name 207', 1)",
-			} {
-				west.hidden(t, q)
-			}
-			var plans []api.ResyncPlan
-			out, err := c.output("resync", "table", "app.named", "--from", "east", "--dry-run", "--json")
-			if err != nil || json.Unmarshal([]byte(out), &plans) != nil || len(plans) != 2 || *plans[0].Total != "0" || *plans[1].Total != "7" {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			done := map[string]int{}
-			for _, r := range plans[1].Rows {
-				done[r.Do]++
-			}
-			if done["insert"] != 2 || done["update"] != 3 || done["delete"] != 2 {
-				t.Errorf("a dry run says %v: %s", done, out)
-			}
-			out, err = c.output("verify", "--repair", "--from", "east", "app.words", "app.named")
-			if err != nil || !strings.Contains(out, "0 equal, 2 differ") {
-				t.Fatalf("verify --repair: %v\n%s", err, out)
-			}
-			overwritten := 5 + 6 // by that
+			c.damageNames(t)
+			overwritten := c.repairNames(t)
 			for _, table := range []string{"app.big", "app.words", "app.types", "app.named", "app.shared", "app.shared_wide", "app.counter"} {
 				for _, j := range c.resync(t, table, "east") {
 					overwritten += number(t, j.Updated) + number(t, j.Deleted)
@@ -105,20 +81,65 @@ func TestResync(t *testing.T) {
 				t.Error(err)
 			}
 			c.all("SELECT GROUP_CONCAT(name ORDER BY id) FROM app.named WHERE id IN (7, 17, 27, 107, 207, 5007, -7)", "name 7,name 17,name 27,name 107,name 207")
-			kept, err := c.conflicts("?limit=1000")
-			if err != nil {
-				t.Fatal(err)
-			}
-			resynced := 0
-			for _, k := range kept {
-				if string(k.Kind) == "resync" {
-					resynced += len(k.Servers)
-				}
-			}
-			if resynced != overwritten || overwritten < 3*(len(want["app.big"])/3) {
-				t.Errorf("%d rows were overwritten or deleted, %d are in the journals", overwritten, resynced)
+			c.expectKept(t, overwritten)
+			if overwritten < len(want["app.big"]) {
+				t.Errorf("only %d rows were overwritten or deleted", overwritten)
 			}
 		})
+	}
+}
+
+// damageNames has the values of a unique key go round on west; two of them become those of rows that only west has.
+func (c *cluster) damageNames(t *testing.T) {
+	t.Helper()
+	for _, q := range []string{
+		"UPDATE app.named SET name = 'x' WHERE id = 7", "UPDATE app.named SET name = 'name 7' WHERE id = 17",
+		"UPDATE app.named SET name = 'name 17' WHERE id = 27", "UPDATE app.named SET name = 'name 27' WHERE id = 7",
+		"DELETE FROM app.named WHERE id = 107", "INSERT INTO app.named VALUES (5007, 'name 107', 1)",
+		"DELETE FROM app.named WHERE id = 207", "INSERT INTO app.named VALUES (-7, 'name 207', 1)",
+	} {
+		c.sites[1].hidden(t, q)
+	}
+}
+
+// repairNames tells beforehand what it will do to west, and has what differs in two of the tables made as it is on east. It returns
+// how many rows that overwrites or deletes.
+func (c *cluster) repairNames(t *testing.T) int {
+	t.Helper()
+	var plans []api.ResyncPlan
+	out, err := c.output("resync", "table", "app.named", "--from", "east", "--dry-run", "--json")
+	if err != nil || json.Unmarshal([]byte(out), &plans) != nil || len(plans) != 2 || *plans[0].Total != "0" || *plans[1].Total != "7" {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	done := map[string]int{}
+	for _, r := range plans[1].Rows {
+		done[r.Do]++
+	}
+	if done["insert"] != 2 || done["update"] != 3 || done["delete"] != 2 {
+		t.Errorf("a dry run says %v: %s", done, out)
+	}
+	out, err = c.output("verify", "--repair", "--from", "east", "app.words", "app.named")
+	if err != nil || !strings.Contains(out, "0 equal, 2 differ") {
+		t.Fatalf("verify --repair: %v\n%s", err, out)
+	}
+	return 5 + 6 // names, words
+}
+
+// expectKept demands so many rows in the journals that a resync has overwritten or deleted.
+func (c *cluster) expectKept(t *testing.T, overwritten int) {
+	t.Helper()
+	kept, err := c.conflicts("?limit=1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resynced := 0
+	for _, k := range kept {
+		if string(k.Kind) == "resync" {
+			resynced += len(k.Servers)
+		}
+	}
+	if resynced != overwritten {
+		t.Errorf("%d rows were overwritten or deleted, %d are in the journals", overwritten, resynced)
 	}
 }
 
@@ -200,37 +221,7 @@ func TestResyncGoesOn(t *testing.T) {
 					}
 				})
 			}
-			if out, err := c.output("resync", "table", "app.t", "--from", "east", "--detach"); err != nil || !strings.Contains(out, "waiting") {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			progress := func() api.ResyncDocument {
-				t.Helper()
-				out, err := c.output("resync", "list", "--json")
-				var jobs []api.ResyncDocument
-				if err != nil || json.Unmarshal([]byte(out), &jobs) != nil || len(jobs) != 1 {
-					t.Fatalf("%v\n%s", err, out)
-				}
-				return jobs[0]
-			}
-			r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
-			last := 0
-			for i := range kills {
-				at := last + (rows-last)/(kills+2) + r.IntN(rows/(3*kills))
-				await(t, 120*time.Second, func() error {
-					if j := progress(); number(t, j.Compared) < at {
-						return fmt.Errorf("%+v", j)
-					}
-					return nil
-				})
-				j := progress()
-				c.kill()
-				if j.State != "running" {
-					t.Fatalf("kill %d came too late: %+v", i+1, j)
-				}
-				last = number(t, j.Compared)
-				t.Logf("killed behind %d rows", last)
-				c.start()
-			}
+			c.killResync(t, rows, kills)
 			jobs := c.resync(t, "app.t", "east")
 			stop()
 			writers.Wait()
@@ -260,6 +251,42 @@ func TestResyncGoesOn(t *testing.T) {
 	}
 }
 
+// killResync asks for a resync of app.t, and kills the process that carries it out so many times before it is done.
+func (c *cluster) killResync(t *testing.T, rows, kills int) {
+	t.Helper()
+	if out, err := c.output("resync", "table", "app.t", "--from", "east", "--detach"); err != nil || !strings.Contains(out, "waiting") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	progress := func() api.ResyncDocument {
+		t.Helper()
+		out, err := c.output("resync", "list", "--json")
+		var jobs []api.ResyncDocument
+		if err != nil || json.Unmarshal([]byte(out), &jobs) != nil || len(jobs) != 1 {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return jobs[0]
+	}
+	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	last := 0
+	for i := range kills {
+		at := last + (rows-last)/(kills+2) + r.IntN(rows/(3*kills))
+		await(t, 120*time.Second, func() error {
+			if j := progress(); number(t, j.Compared) < at {
+				return fmt.Errorf("%+v", j)
+			}
+			return nil
+		})
+		j := progress()
+		c.kill()
+		if j.State != "running" {
+			t.Fatalf("kill %d came too late: %+v", i+1, j)
+		}
+		last = number(t, j.Compared)
+		t.Logf("killed behind %d rows", last)
+		c.start()
+	}
+}
+
 // TestResyncAsked: what cannot be done is refused with the reason, and a condition, a speed limit and an end do what they say.
 func TestResyncAsked(t *testing.T) {
 	t.Parallel()
@@ -270,7 +297,7 @@ func TestResyncAsked(t *testing.T) {
 		"CREATE TABLE app.watched (id INT PRIMARY KEY, v INT)",
 		`CREATE TABLE app.log (id BIGINT AUTO_INCREMENT PRIMARY KEY, user_id BIGINT, `+"`"+`table`+"`"+` VARCHAR(200), record_id VARCHAR(200),
  comment TEXT, `+"`"+`timestamp`+"`"+` DATETIME(6)) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci`)
-	east, west := c.sites[0], c.sites[1]
+	east := c.sites[0]
 	c.everywhere("CREATE TRIGGER app.watch AFTER UPDATE ON app.watched FOR EACH ROW SET @seen = 1")
 	c.configure()
 	refused := func(want string, args ...string) {
@@ -302,21 +329,7 @@ func TestResyncAsked(t *testing.T) {
 	refused("trigger watch of table app.watched on west would fire", "table", "app.watched", "--from", "east", "--to", "west")
 	refused("no resync of app.t is under way", "cancel", "app.t")
 
-	west.hidden(t, "UPDATE app.t SET v = 'bad' WHERE id = 3")
-	west.hidden(t, "UPDATE app.t SET v = 'bad' WHERE id = 13")
-	west.hidden(t, "UPDATE app.t SET id = 113 WHERE id = 14") // one that is missing, one that is too much
-	if jobs := c.resync(t, "app.t", "east", "--to", "west", "--where", "id >= 10 AND v <> 'bad'"); jobs[0].Updated != "1" || jobs[0].Inserted != "1" || jobs[0].Deleted != "1" {
-		t.Errorf("%+v", jobs) // row 13 meets the condition on east
-	}
-	if err := west.holds("SELECT GROUP_CONCAT(id) FROM app.t WHERE v = 'bad'", "3"); err != nil {
-		t.Error(err)
-	}
-
-	c.sites[2].exec(t, "UPDATE app.t SET v = 'its own' WHERE id = 5")
-	await(t, 30*time.Second, func() error { // not as long as it may be newer than what north knows of east
-		c.resync(t, "app.t", "east", "--to", "north", "--force")
-		return c.sites[2].holds("SELECT COUNT(*) FROM app.t WHERE v = 'its own'", "0")
-	})
+	c.resyncPart(t)
 
 	// What one row a second takes is ended.
 	if out, err := c.output("resync", "table", "app.t", "--from", "east", "--to", "west", "--throttle", "1", "--detach"); err != nil {
@@ -334,7 +347,19 @@ func TestResyncAsked(t *testing.T) {
 	}
 	c.awaitEqual(20*time.Second, "app.t")
 
-	// Who watches is told that nobody works on it, and how it has ended.
+	c.watchResync(t)
+	await(t, 30*time.Second, func() error { // its last heartbeat is fresh for a moment
+		out, err := c.try("resync", "table", "app.t", "--from", "east", "--to", "west", "--detach")
+		if err == nil || !strings.Contains(out, "no process applies to west") {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// watchResync: who watches is told that nobody works on it, and how it has ended.
+func (c *cluster) watchResync(t *testing.T) {
+	t.Helper()
 	watched := exec.Command(c.binary, "resync", "table", "app.t", "--from", "east", "--to", "west", "--throttle", "1", "--config", c.dir+"/replicator.yaml")
 	said := &logBuffer{}
 	watched.Stdout, watched.Stderr = said, said
@@ -362,11 +387,25 @@ func TestResyncAsked(t *testing.T) {
 	if err := watched.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(said.tail(20), "cancelled") {
 		t.Errorf("%v: %s", err, said.tail(20))
 	}
-	await(t, 30*time.Second, func() error { // its last heartbeat is fresh for a moment
-		out, err := c.try("resync", "table", "app.t", "--from", "east", "--to", "west", "--detach")
-		if err == nil || !strings.Contains(out, "no process applies to west") {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
+}
+
+// resyncPart copies rows that meet a condition, and to a server that does not send its changes back.
+func (c *cluster) resyncPart(t *testing.T) {
+	t.Helper()
+	west := c.sites[1]
+	west.hidden(t, "UPDATE app.t SET v = 'bad' WHERE id = 3")
+	west.hidden(t, "UPDATE app.t SET v = 'bad' WHERE id = 13")
+	west.hidden(t, "UPDATE app.t SET id = 113 WHERE id = 14") // one that is missing, one that is too much
+	if jobs := c.resync(t, "app.t", "east", "--to", "west", "--where", "id >= 10 AND v <> 'bad'"); jobs[0].Updated != "1" || jobs[0].Inserted != "1" || jobs[0].Deleted != "1" {
+		t.Errorf("%+v", jobs) // row 13 meets the condition on east
+	}
+	if err := west.holds("SELECT GROUP_CONCAT(id) FROM app.t WHERE v = 'bad'", "3"); err != nil {
+		t.Error(err)
+	}
+
+	c.sites[2].exec(t, "UPDATE app.t SET v = 'its own' WHERE id = 5")
+	await(t, 30*time.Second, func() error { // not as long as it may be newer than what north knows of east
+		c.resync(t, "app.t", "east", "--to", "north", "--force")
+		return c.sites[2].holds("SELECT COUNT(*) FROM app.t WHERE v = 'its own'", "0")
 	})
 }

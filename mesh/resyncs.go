@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -207,11 +209,12 @@ func try(ctx context.Context, w *witness, j resync.Job) error {
 	case !resync.Condition(j.Where):
 		return fault.New(fault.Configuration, "close what it opens, and leave comments out", "the condition does not stand by itself: %s", j.Where)
 	}
-	rows, err := db.QueryContext(ctx, "SELECT 1 FROM "+server.Quote(j.Table.Database)+"."+server.Quote(j.Table.Table)+" WHERE ("+j.Where+") LIMIT 0")
-	if err != nil {
+	var one int
+	err = db.QueryRowContext(ctx, "SELECT 1 FROM "+server.Quote(j.Table.Database)+"."+server.Quote(j.Table.Table)+" WHERE ("+j.Where+") LIMIT 1").Scan(&one)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fault.Wrap(err, fault.Configuration, "give a condition over the table's columns, as behind WHERE", "%s does not take the condition", name)
 	}
-	return rows.Close()
+	return nil
 }
 
 // Watch returns when all jobs have ended, with the error of the context before that. Jobs are kept up to date; tell is called

@@ -72,8 +72,9 @@ func newVerifyCommand() *cobra.Command {
 				return err
 			}
 			err = writeVerified(cmd, d, serverNames(cfg), asJSON)
-			if repair && (err == errAnswerNo || err == errIncomplete) {
-				if failed := repairTables(ctx, cmd, cfg, from, &report); failed != nil || err == errAnswerNo {
+			answered := errors.Is(err, errAnswerNo)
+			if repair && (answered || errors.Is(err, errIncomplete)) {
+				if failed := repairTables(ctx, cmd, cfg, from, &report); failed != nil || answered {
 					return failed
 				}
 			}
