@@ -66,8 +66,13 @@ var errLinkEnded = errors.New("the link does not run")
 // It returns when the rows are committed, or will not be. Errors are faults; the link goes on.
 func (l *Link) Copy(ctx context.Context, c *Copies) (Copied, error) {
 	r := &copyRequest{Copies: c, gone: ctx.Err, since: time.Now(), done: make(chan copyReply, 1)}
+	patience := time.NewTimer(copyPatience)
+	defer patience.Stop()
 	select {
 	case l.copying.requests <- r:
+	case <-patience.C: // the index must not keep for it what it holds
+		return Copied{}, fault.New(fault.Busy, "wait: it is tried again; see `replicator status`", "link %s→%s has been busy with one transaction for %s, or waits for a decision",
+			l.opt.Source, l.opt.Target, copyPatience)
 	case <-l.copying.ended:
 		return Copied{}, fault.Wrap(errLinkEnded, fault.Unavailable, "wait: it is tried again", "copy rows of %s to %s", c.Table.Name, l.opt.Target)
 	case <-ctx.Done():

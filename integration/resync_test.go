@@ -131,7 +131,7 @@ func (c *cluster) expectKept(t *testing.T, overwritten int) {
 	total := 0
 	for _, s := range c.sites {
 		var kept int
-		err := s.db.QueryRow("SELECT COUNT(*) FROM replicator.conflict WHERE kind = 'resync' AND state = 'acknowledged' AND restorable AND notified").Scan(&kept)
+		err := s.db.QueryRow("SELECT COUNT(*) FROM replicator.conflict WHERE kind = 'resync' AND state = 'acknowledged' AND notified").Scan(&kept)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,6 +283,35 @@ func (c *cluster) killResync(t *testing.T, rows, kills int) {
 		last = number(t, j.Compared)
 		t.Logf("killed behind %d rows", last)
 		c.start()
+		if i == 0 {
+			c.cutResync(t)
+		}
+	}
+}
+
+// cutResync cuts the source off until the job says that it waits.
+func (c *cluster) cutResync(t *testing.T) {
+	t.Helper()
+	c.awaitLinks(60 * time.Second)
+	if err := c.sites[0].proxy.Cut(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 60*time.Second, func() error {
+		var state, note string
+		if err := c.sites[1].db.QueryRow("SELECT state, COALESCE(note, '') FROM replicator.resync").Scan(&state, &note); err != nil {
+			return err
+		}
+		if state != "running" {
+			t.Fatalf("the source is cut off, and the job is %s: %s", state, note)
+		}
+		if note == "" {
+			return errors.New("the job does not say that it waits")
+		}
+		t.Logf("cut off: %s", note)
+		return nil
+	})
+	if err := c.sites[0].proxy.Heal(); err != nil {
+		t.Fatal(err)
 	}
 }
 

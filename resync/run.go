@@ -84,7 +84,11 @@ func (r *Runner) Run(ctx context.Context, j *Job) error {
 		err := x.work(ctx)
 		j.Counts = x.counts
 		state := Done
-		switch f, _ := fault.As(err); {
+		var f *fault.Error
+		if err != nil {
+			f = server.Fault(err, "resync "+j.Table.String())
+		}
+		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, errEnded):
@@ -93,11 +97,8 @@ func (r *Runner) Run(ctx context.Context, j *Job) error {
 			j.Note = fmt.Sprintf("%d rows differ and are changed all the time: run it again when less is written", x.counts.Moving)
 		case err == nil:
 			j.Note = ""
-		case f != nil && f.Class.Transient():
-			j.Note = f.Text()
-			if f.Remedy != "" {
-				j.Note += " (" + f.Remedy + ")"
-			}
+		case f.Class.Transient():
+			j.Note = explain(f)
 			r.Log.Warn("resync waits", zap.Stringer("table", j.Table), zap.String("source", r.Source.Name), zap.String("error", f.Text()))
 			j.say(ctx, r.Target.DB)
 			if err := pause(ctx, bo.NextBackOff()); err != nil {
@@ -108,17 +109,21 @@ func (r *Runner) Run(ctx context.Context, j *Job) error {
 			}
 			continue
 		default:
-			f := server.Fault(err, "resync "+j.Table.String())
-			j.Note, state = f.Text(), Failed
-			if f.Remedy != "" {
-				j.Note += " (" + f.Remedy + ")"
-			}
+			j.Note, state = explain(f), Failed
 		}
 		r.Log.Info("resync has ended", zap.Stringer("table", j.Table), zap.String("source", r.Source.Name), zap.String("state", string(state)),
 			zap.String("note", j.Note), zap.Int64("compared", j.Compared), zap.Int64("inserted", j.Inserted), zap.Int64("updated", j.Updated),
 			zap.Int64("deleted", j.Deleted))
 		return j.end(ctx, r.Target.DB, state)
 	}
+}
+
+// explain is a fault as a job's note.
+func explain(f *fault.Error) string {
+	if f.Remedy == "" {
+		return f.Text()
+	}
+	return f.Text() + " (" + f.Remedy + ")"
 }
 
 // load reads the job anew: a commit whose answer was lost has moved it.
@@ -140,7 +145,7 @@ func (r *Runner) load(ctx context.Context, j *Job) (*Job, error) {
 // Refuse ends a job that cannot be carried out. What time can heal leaves it as it is, and says why.
 func Refuse(ctx context.Context, q checkpoint.Querier, j *Job, why error) error {
 	f := server.Fault(why, "resync "+j.Table.String())
-	j.Note = f.Text() + " (" + f.Remedy + ")"
+	j.Note = explain(f)
 	if f.Class.Transient() {
 		j.say(ctx, q)
 		return nil
