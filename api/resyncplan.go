@@ -62,7 +62,11 @@ func WriteResyncPlans(w io.Writer, plans []ResyncPlan) error {
 		if i > 0 {
 			out.WriteByte('\n')
 		}
-		fmt.Fprintf(&out, "%s, %s to %s: %s rows would be written\n", clean(p.Table), p.From, p.To, known(p.Total))
+		rows := known(p.Total) + " rows"
+		if rows == "1 rows" {
+			rows = "1 row"
+		}
+		fmt.Fprintf(&out, "%s, %s to %s: %s would be written\n", clean(p.Table), p.From, p.To, rows)
 		if p.Error != nil {
 			fmt.Fprintf(&out, "it is not known: %s\n", clean(*p.Error))
 		}

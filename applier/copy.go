@@ -454,7 +454,7 @@ func (c *copier) entries(clock change.Clock) []*journal.Entry {
 		}
 		here := c.row(c.here[i])
 		list = append(list, &journal.Entry{
-			Table: c.request.Table.Name, Key: c.keys[i], KeyRow: here, Kind: journal.Resync, Policy: opt.Policy(c.request.Table.Name),
+			Table: c.request.Table.Name, Key: c.keys[i], KeyRow: here, Kind: journal.Resync, Policy: string(journal.Resync),
 			Winner: journal.Side{Version: donor, Row: c.row(c.request.Rows[i].Values)},
 			Loser:  journal.Side{Version: now, Row: here},
 		})

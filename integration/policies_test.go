@@ -165,7 +165,7 @@ func TestOneOwnerDecides(t *testing.T) {
 	c.all("SELECT COUNT(*) FROM app.stock", "2")
 
 	second.stop()
-	c.everywhere("DROP TABLE replicator.policies", "DELETE FROM replicator.schema_version WHERE version = 3")
+	c.everywhere("DROP TABLE replicator.policies", "DELETE FROM replicator.schema_version WHERE version >= 3")
 	c.start()
 	c.awaitLinks(30 * time.Second)
 	for _, s := range c.sites {

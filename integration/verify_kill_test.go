@@ -46,7 +46,7 @@ func TestVerifyIsKilled(t *testing.T) {
 				require.NoError(t, s.proxy.Latency(60*time.Millisecond, 0))
 			}
 			before, reached, r := west.rowsRead(t), int64(0), rand.New(rand.NewPCG(3, uint64(len(name))))
-			const kills = 4
+			const kills = 2
 			for range kills {
 				reached = c.killVerify(t, reached+r.Int64N(bigRows/(kills+1)))
 			}

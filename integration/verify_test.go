@@ -24,9 +24,8 @@ import (
 func TestVerify(t *testing.T) {
 	t.Parallel()
 	for name, flavors := range map[string][]sandbox.Flavor{
-		"mysql":   {sandbox.MySQL97, sandbox.MySQL97, sandbox.MySQL97},
-		"mariadb": {sandbox.MariaDB118, sandbox.MariaDB118, sandbox.MariaDB118},
-		"mixed":   {sandbox.MySQL97, sandbox.MariaDB118, sandbox.MariaDB1011},
+		"mysql": {sandbox.MySQL97, sandbox.MySQL97, sandbox.MySQL97},
+		"mixed": {sandbox.MySQL97, sandbox.MariaDB118, sandbox.MariaDB1011},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

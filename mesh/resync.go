@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,29 +15,51 @@ import (
 	"replicator/resync"
 )
 
-// resyncEvery is how often an owner looks for jobs on its server.
-const resyncEvery = time.Second
+const (
+	// resyncEvery is how often an owner looks for jobs on its server.
+	resyncEvery = time.Second
+	// resyncsOpen is how many jobs are looked at at once: most of them wait for something. resyncsAtWork is how many read
+	// and copy rows.
+	resyncsOpen   = 64
+	resyncsAtWork = 4
+)
 
-// resync carries out the jobs that are on this server, one after the other.
+// resync carries out the jobs that are on this server. Of a table there is one at a time.
 func (o *owner) resync(ctx context.Context) error {
+	var open sync.WaitGroup
+	defer open.Wait()
+	var mu sync.Mutex
+	tables := map[change.TableName]bool{}
+	slots := make(chan struct{}, resyncsAtWork)
 	for {
 		if err := wait(ctx, resyncEvery); err != nil {
 			return err
 		}
-		j, err := resync.Next(ctx, o.member.server.DB())
-		if err == nil && j != nil {
-			err = o.carryOut(ctx, j)
+		jobs, err := resync.Pending(ctx, o.member.server.DB(), resyncsOpen)
+		if err != nil && ctx.Err() == nil { // the heartbeat shows what is wrong with the server
+			o.member.log.Warn("resyncs cannot be looked for", zap.Error(err))
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil { // the heartbeat shows what is wrong with the server
-			o.member.log.Warn("a resync is held up", zap.Error(err))
+		for _, j := range jobs {
+			mu.Lock()
+			busy := tables[j.Table]
+			tables[j.Table] = true
+			mu.Unlock()
+			if busy {
+				continue
+			}
+			open.Go(func() {
+				if err := o.carryOut(ctx, j, slots); err != nil && ctx.Err() == nil {
+					o.member.log.Warn("a resync is held up", zap.Stringer("table", j.Table), zap.Error(err))
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				delete(tables, j.Table)
+			})
 		}
 	}
 }
 
-func (o *owner) carryOut(ctx context.Context, j *resync.Job) error {
+func (o *owner) carryOut(ctx context.Context, j *resync.Job, slots chan struct{}) error {
 	l, err := o.linkFrom(j.Source)
 	if err == nil && !o.mesh.config.Tables.Matches(j.Table) {
 		err = fault.New(fault.Configuration, "see tables.include and tables.exclude", "table %s is not replicated", j.Table)
@@ -48,6 +71,15 @@ func (o *owner) carryOut(ctx context.Context, j *resync.Job) error {
 	if p == nil {
 		return nil // it is looked for again
 	}
+	if j.State == resync.Waiting { // two commands may have asked at once
+		other, err := resync.Open(ctx, l.from.server.DB(), j.Table)
+		if err == nil && other != nil {
+			err = fault.New(fault.Precondition, "run it again when that has ended: replicator resync list", "%s is itself being resynced on %s", j.Table, l.from.config.Name)
+		}
+		if err != nil {
+			return resync.Refuse(ctx, o.member.server.DB(), j, err)
+		}
+	}
 	t := times(o.mesh.config)
 	r := &resync.Runner{
 		Source:   resync.Side{Name: l.from.config.Name, DB: l.from.server.DB(), Flavor: p.info.Flavor, Dialect: p.dialect},
@@ -57,6 +89,7 @@ func (o *owner) carryOut(ctx context.Context, j *resync.Job) error {
 		Position: func() (change.GTIDSet, error) { return change.ParseGTIDSet(p.info.Flavor, l.stats.Position()) },
 		Copy:     l.copy,
 		Lag:      o.mesh.lag,
+		Slots:    slots,
 		Log:      o.member.log.Named("resync"),
 	}
 	return r.Run(ctx, j)

@@ -59,8 +59,19 @@ func (r *Resyncs) witness(name string) (*witness, error) {
 	return nil, fault.New(fault.Configuration, "name one of "+strings.Join(names, ", "), "there is no server %q", name)
 }
 
-// Targets are the servers to which links lead from a server.
-func (r *Resyncs) Targets(from string) (names []string) {
+// Targets are the servers to which links lead from a server. That there is none is an error.
+func (r *Resyncs) Targets(from string) ([]string, error) {
+	if _, err := r.witness(from); err != nil {
+		return nil, err
+	}
+	names := r.targets(from)
+	if len(names) == 0 {
+		return nil, fault.New(fault.Configuration, "name another server with --from", "no link leads from %s to another server", from)
+	}
+	return names, nil
+}
+
+func (r *Resyncs) targets(from string) (names []string) {
 	for _, l := range r.config.Links {
 		if l.From == from {
 			names = append(names, l.To)
@@ -71,7 +82,7 @@ func (r *Resyncs) Targets(from string) (names []string) {
 
 // apart says in what the changes that two servers receive differ, "" where they receive the same ones, each other's included.
 func (r *Resyncs) apart(from, to string) string {
-	has := func(a, b string) bool { return slices.Contains(r.Targets(a), b) }
+	has := func(a, b string) bool { return slices.Contains(r.targets(a), b) }
 	if !has(to, from) {
 		return fmt.Sprintf("changes of %s do not reach %s, and would be undone", to, from)
 	}
@@ -91,54 +102,102 @@ func (r *Resyncs) apart(from, to string) string {
 // Where the same has been asked for before and has not ended, it
 // is that job that is returned. Nothing is asked for unless all of the servers can do it.
 func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Job, forced bool) ([]Resync, error) {
+	if err := r.fits(ctx, from, to, j, forced); err != nil {
+		return nil, err
+	}
 	source, err := r.witness(from)
 	if err != nil {
 		return nil, err
 	}
-	if !r.config.Tables.Matches(j.Table) {
-		return nil, fault.New(fault.Configuration, "see tables.include and tables.exclude", "table %s is not replicated", j.Table)
-	}
 	j.Source = source.identity.ID
-	if err := try(ctx, source, j); err != nil {
+	open, err := r.open(ctx, from, to, j)
+	if err != nil {
 		return nil, err
 	}
-	targets := make([]*witness, len(to))
-	open := make([]*resync.Job, len(to))
-	for i, name := range to {
-		if targets[i], err = r.witness(name); err != nil {
-			return nil, err
-		}
-		if !slices.Contains(r.Targets(from), name) {
-			return nil, fault.New(fault.Configuration, "take the rows of a server that has a link to "+name, "no link leads from %s to %s", from, name)
-		}
-		if why := r.apart(from, name); why != "" && !forced {
-			return nil, fault.New(fault.Configuration, "name another server with --from; or, if that is what you want, add --force", "%s and %s do not receive the same changes: %s",
-				from, name, why)
-		}
-		if err := targets[i].awaitOwner(ctx); err != nil {
-			return nil, err
-		}
-		if err := try(ctx, targets[i], j); err != nil {
-			return nil, err
-		}
-		if open[i], err = resync.Open(ctx, targets[i].server.DB(), j.Table); err != nil {
-			return nil, server.Fault(err, "look for resync jobs on "+name)
-		}
-		if o := open[i]; o != nil && (o.Source != j.Source || o.Where != j.Where) {
-			return nil, fault.New(fault.Precondition, fmt.Sprintf("wait until it has ended, or end it: replicator resync cancel %s --to %s", j.Table, name),
-				"another resync of %s on %s is under way", j.Table, name)
-		}
-	}
 	var all []Resync
-	for i, w := range targets {
-		if open[i] == nil {
-			if open[i], err = resync.Ask(ctx, w.server.DB(), j); err != nil {
-				return all, server.Fault(err, "ask for a resync on "+to[i])
+	for _, name := range to {
+		w, err := r.witness(name)
+		if err == nil {
+			err = w.awaitOwner(ctx)
+		}
+		if err != nil {
+			return all, err
+		}
+		job := open[name]
+		if job == nil {
+			if job, err = resync.Ask(ctx, w.server.DB(), j); err != nil {
+				return all, server.Fault(err, "ask for a resync on "+name)
 			}
 		}
-		all = append(all, Resync{Job: open[i], From: from, To: to[i]})
+		all = append(all, Resync{Job: job, From: from, To: name})
 	}
 	return all, nil
+}
+
+// fits makes sure that a table can be made equal, as far as that can be seen beforehand.
+func (r *Resyncs) fits(ctx context.Context, from string, to []string, j resync.Job, forced bool) error {
+	source, err := r.witness(from)
+	switch {
+	case err != nil:
+		return err
+	case !r.config.Tables.Matches(j.Table):
+		return fault.New(fault.Configuration, "see tables.include and tables.exclude", "table %s is not replicated", j.Table)
+	}
+	if _, err := try(ctx, source, j); err != nil {
+		return err
+	}
+	for _, name := range to {
+		target, err := r.witness(name)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(r.targets(from), name) {
+			return fault.New(fault.Configuration, "take the rows of a server that has a link to "+name, "no link leads from %s to %s", from, name)
+		}
+		if why := r.apart(from, name); why != "" && !forced {
+			return fault.New(fault.Configuration, "name another server with --from; or, if that is what you want, add --force", "%s and %s do not receive the same changes: %s",
+				from, name, why)
+		}
+		t, err := try(ctx, target, j)
+		if err == nil {
+			err = resync.Silent(t, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open are the jobs of the table that are under way and do what is asked for, by target. Others may not be: a copy of rows that are
+// themselves being replaced would be of no use.
+func (r *Resyncs) open(ctx context.Context, from string, to []string, j resync.Job) (map[string]*resync.Job, error) {
+	same := map[string]*resync.Job{}
+	for _, w := range r.witnesses {
+		name := w.status.Name
+		if w.status.Error != nil || w.identity == nil {
+			continue // it is neither source nor target, and a job of a server that is away waits
+		}
+		job, err := resync.Open(ctx, w.server.DB(), j.Table)
+		switch {
+		case server.IsMissingTable(err):
+			continue
+		case err != nil:
+			return nil, server.Fault(err, "look for resync jobs on "+name)
+		case job == nil:
+			continue
+		}
+		target := slices.Contains(to, name)
+		if target && job.Source == j.Source && job.Where == j.Where {
+			same[name] = job
+			continue
+		}
+		if target || name == from || slices.Contains(to, r.nameOf(job.Source)) {
+			return nil, fault.New(fault.Precondition, fmt.Sprintf("wait until it has ended, or end it: replicator resync cancel %s --to %s", j.Table, name),
+				"another resync of %s is under way, from %s to %s", j.Table, r.nameOf(job.Source), name)
+		}
+	}
+	return same, nil
 }
 
 // ownerPatience is how long to wait for the heartbeat of a process that has just begun.
@@ -162,15 +221,15 @@ func (w *witness) awaitOwner(ctx context.Context) error {
 }
 
 // Differ compares a table of two servers as it is to be made equal, and changes nothing. The report's first server is that whose
-// rows are right.
-func (r *Resyncs) Differ(ctx context.Context, from, to string, j resync.Job, o verify.Options) (verify.Report, error) {
+// rows are right. What cannot be made equal is refused as it would be.
+func (r *Resyncs) Differ(ctx context.Context, from, to string, j resync.Job, forced bool, o verify.Options) (verify.Report, error) {
 	var servers []verify.Server
 	names := []string{from, to}
+	if err := r.fits(ctx, from, []string{to}, j, forced); err != nil {
+		return verify.Report{}, err
+	}
 	for _, name := range names {
 		w, err := r.witness(name)
-		if err == nil {
-			err = try(ctx, w, j)
-		}
 		if err != nil {
 			return verify.Report{}, err
 		}
@@ -196,25 +255,25 @@ func (r *Resyncs) Differ(ctx context.Context, from, to string, j resync.Job, o v
 }
 
 // try makes sure that a server has the table and understands the condition.
-func try(ctx context.Context, w *witness, j resync.Job) error {
+func try(ctx context.Context, w *witness, j resync.Job) (*server.Table, error) {
 	db, name := w.server.DB(), w.status.Name
 	t, err := server.OneTable(ctx, db, j.Table)
 	switch {
 	case err != nil:
-		return server.Fault(err, fmt.Sprintf("read the definition of %s on %s", j.Table, name))
+		return nil, server.Fault(err, fmt.Sprintf("read the definition of %s on %s", j.Table, name))
 	case t == nil:
-		return fault.New(fault.Definition, "make the table there", "%s does not have table %s", name, j.Table)
+		return nil, fault.New(fault.Definition, "make the table there", "%s does not have table %s", name, j.Table)
 	case j.Where == "":
-		return nil
+		return t, nil
 	case !resync.Condition(j.Where):
-		return fault.New(fault.Configuration, "close what it opens, and leave comments out", "the condition does not stand by itself: %s", j.Where)
+		return nil, fault.New(fault.Configuration, "close what it opens, and leave comments out", "the condition does not stand by itself: %s", j.Where)
 	}
 	var one int
 	err = db.QueryRowContext(ctx, "SELECT 1 FROM "+server.Quote(j.Table.Database)+"."+server.Quote(j.Table.Table)+" WHERE ("+j.Where+") LIMIT 1").Scan(&one)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return fault.Wrap(err, fault.Configuration, "give a condition over the table's columns, as behind WHERE", "%s does not take the condition", name)
+		return nil, fault.Wrap(err, fault.Configuration, "give a condition over the table's columns, as behind WHERE", "%s does not take the condition", name)
 	}
-	return nil
+	return t, nil
 }
 
 // Watch returns when all jobs have ended, with the error of the context before that. Jobs are kept up to date; tell is called
@@ -223,6 +282,7 @@ func (r *Resyncs) Watch(ctx context.Context, jobs []Resync, tell func()) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	looked := time.Now() // for owners
+	alone := make([]bool, len(jobs))
 	for {
 		left := false
 		for i := range jobs {
@@ -239,9 +299,10 @@ func (r *Resyncs) Watch(ctx context.Context, jobs []Resync, tell func()) error {
 				jobs[i].Job = now
 				if !now.State.Ended() && time.Since(looked) > upkeepEvery {
 					w.owned = false
-					if err := w.ask(ctx); err == nil && !w.owned { // what is wrong with the server shows at the next reading
-						jobs[i].Note = "no process applies to " + jobs[i].To + ": it goes on when `replicator run` is started"
-					}
+					alone[i] = w.ask(ctx) == nil && !w.owned // what is wrong with the server shows at the next reading
+				}
+				if alone[i] && !now.State.Ended() {
+					jobs[i].Note = "no process applies to it: it goes on when `replicator run` is started"
 				}
 			case ctx.Err() != nil:
 				return ctx.Err()

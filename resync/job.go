@@ -110,13 +110,9 @@ func Load(ctx context.Context, q checkpoint.Querier, id uint64) (*Job, error) {
 	return one(ctx, q, "WHERE id = ?", id)
 }
 
-// Next is the oldest job that has not ended, nil when there is none.
-func Next(ctx context.Context, q checkpoint.Querier) (*Job, error) {
-	j, err := one(ctx, q, "WHERE state IN (?, ?) ORDER BY id LIMIT 1", Running, Waiting)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	return j, err
+// Pending are the oldest jobs that have not ended.
+func Pending(ctx context.Context, q checkpoint.Querier, most int) ([]*Job, error) {
+	return read(ctx, q, "WHERE state IN (?, ?) ORDER BY id LIMIT ?", Running, Waiting, most)
 }
 
 // Open is the job of a table that has not ended, nil when there is none.
@@ -159,7 +155,7 @@ func Ask(ctx context.Context, q checkpoint.Querier, j Job) (*Job, error) {
 
 // Cancel ends a job that has not ended; what it has done stays.
 func Cancel(ctx context.Context, q checkpoint.Querier, id uint64) error {
-	_, err := q.ExecContext(ctx, "UPDATE replicator.resync SET state = ?, ended_at = UTC_TIMESTAMP(6) WHERE id = ? AND state IN (?, ?)",
+	_, err := q.ExecContext(ctx, "UPDATE replicator.resync SET state = ?, note = NULL, ended_at = UTC_TIMESTAMP(6) WHERE id = ? AND state IN (?, ?)",
 		Cancelled, id, Running, Waiting)
 	if err != nil {
 		return fmt.Errorf("cancel a resync: %w", err)

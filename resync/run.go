@@ -43,7 +43,9 @@ type Runner struct {
 	Copy func(ctx context.Context, c *applier.Copies) (applier.Copied, error)
 	// Lag is by how much the mesh is behind: when it is much, the job goes slowly.
 	Lag func() time.Duration
-	Log *zap.Logger
+	// Slots has room for as many jobs as may read and copy rows at once.
+	Slots chan struct{}
+	Log   *zap.Logger
 }
 
 const (
@@ -81,7 +83,7 @@ func (r *Runner) Run(ctx context.Context, j *Job) error {
 	bo := backoff.NewExponentialBackOff(backoff.WithMaxInterval(backoffMost), backoff.WithMaxElapsedTime(0))
 	for {
 		x := &run{Runner: r, job: j, counts: j.Counts, reached: j.reached, done: j.reached, began: time.Now()}
-		err := x.work(ctx)
+		err := x.inTurn(ctx)
 		j.Counts = x.counts
 		state := Done
 		var f *fault.Error
@@ -93,6 +95,10 @@ func (r *Runner) Run(ctx context.Context, j *Job) error {
 			return ctx.Err()
 		case errors.Is(err, errEnded):
 			return nil
+		case errors.Is(err, errDefined):
+			r.Log.Info("resync begins anew: the table has been defined anew", zap.Stringer("table", j.Table))
+			j.reached, j.Compared = nil, 0
+			continue
 		case err == nil && x.counts.Moving > 0:
 			j.Note = fmt.Sprintf("%d rows differ and are changed all the time: run it again when less is written", x.counts.Moving)
 		case err == nil:
@@ -109,6 +115,9 @@ func (r *Runner) Run(ctx context.Context, j *Job) error {
 			}
 			continue
 		default:
+			if f.Class == fault.Definition && f.Err != nil { // what the server says; no link waits for it
+				f = fault.Wrap(f.Err, f.Class, "make the table's definition the same on both servers, and run it again", "%s", f.Message)
+			}
 			j.Note, state = explain(f), Failed
 		}
 		r.Log.Info("resync has ended", zap.Stringer("table", j.Table), zap.String("source", r.Source.Name), zap.String("state", string(state)),
@@ -164,6 +173,24 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// inTurn works when it is this job's turn.
+func (x *run) inTurn(ctx context.Context) error {
+	select {
+	case x.Slots <- struct{}{}:
+	default:
+		if x.job.Note = "it waits for its turn"; x.job.State == Waiting {
+			x.job.say(ctx, x.Target.DB)
+		}
+		select {
+		case x.Slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer func() { <-x.Slots }()
+	return x.work(ctx)
+}
+
 // work goes through the table from where the job is.
 func (x *run) work(ctx context.Context) error {
 	if err := x.open(ctx); err != nil {
@@ -198,23 +225,48 @@ func (x *run) work(ctx context.Context) error {
 	return x.save(ctx)
 }
 
-func (x *run) open(ctx context.Context) error {
+// errDefined says that the table has been defined anew on one of the servers: what was copied before may lack something.
+var errDefined = errors.New("the definition of the table has changed")
+
+// stillDefined fails when the table is not defined any more as it was when the work began.
+func (x *run) stillDefined(ctx context.Context) error {
+	now, err := x.define(ctx)
+	if err == nil && now.Definition != x.table.Definition {
+		err = errDefined
+	}
+	return err
+}
+
+// Silent makes sure that a table of a server takes copied rows, which are written by SQL, without doing anything else.
+func Silent(t *server.Table, name string) error {
+	for _, trigger := range t.Triggers {
+		if !trigger.Guarded() {
+			return fault.New(fault.Definition, trigger.Remedy(), "trigger %s of table %s on %s would fire for copied rows", trigger.Name, t.Name, name)
+		}
+	}
+	return nil
+}
+
+// define reads the table's definitions.
+func (x *run) define(ctx context.Context) (*chunk.Table, error) {
 	sides := []chunk.Server{}
 	for _, s := range []*Side{&x.Source, &x.Target} {
 		sides = append(sides, chunk.Server{Name: s.Name, DB: s.DB, Flavor: s.Flavor})
 	}
+	t, err := chunk.Open(ctx, sides, x.job.Table, x.job.Where, x.Numbered)
+	if errors.Is(err, chunk.ErrNumbered) {
+		err = fault.New(fault.Definition, "there is nothing to do", "the rows of %s cannot be copied: %s", x.job.Table, err)
+	}
+	return t, err
+}
+
+func (x *run) open(ctx context.Context) error {
 	var err error
-	x.table, err = chunk.Open(ctx, sides, x.job.Table, x.job.Where, x.Numbered)
-	switch {
-	case errors.Is(err, chunk.ErrNumbered):
-		return fault.New(fault.Definition, "there is nothing to do", "the rows of %s cannot be copied: %s", x.job.Table, err)
-	case err != nil:
+	if x.table, err = x.define(ctx); err != nil {
 		return err
 	}
-	for _, t := range x.table.Sites[1].Plan.Target().Triggers {
-		if !t.Guarded() {
-			return fault.New(fault.Definition, t.Remedy(), "trigger %s of table %s on %s would fire for copied rows", t.Name, x.job.Table, x.Target.Name)
-		}
+	if err := Silent(x.table.Sites[1].Plan.Target(), x.Target.Name); err != nil {
+		return err
 	}
 	x.source = x.table.Sites[0].Plan.Where("")
 	var total sql.NullInt64
@@ -276,6 +328,9 @@ func (c Counts) with(done applier.Copied) Counts {
 
 // save writes how far the job is, outside of a copy's transaction.
 func (x *run) save(ctx context.Context) error {
+	if err := x.stillDefined(ctx); err != nil {
+		return err
+	}
 	x.saved = time.Now()
 	x.job.Note = ""
 	if err := x.job.save(ctx, x.Target.DB, x.counts, x.done); err != nil {

@@ -275,12 +275,11 @@ func (c *comparison) walk(ctx context.Context) error {
 		if err := c.piece(ctx, rows, different); err != nil {
 			return err
 		}
-		c.place.upTo, c.place.rows = end, slices.Clone(c.result.Rows)
+		c.place = place{upTo: end, rows: slices.Clone(c.result.Rows), done: end == nil}
 		c.changed()
 		c.record(ctx)
 		return ctx.Err()
 	})
-	c.place.done = err == nil
 	return err
 }
 

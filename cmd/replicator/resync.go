@@ -74,11 +74,13 @@ func newResyncTableCommand() *cobra.Command {
 			}
 			defer all.Close()
 			if len(to) == 0 {
-				to = all.Targets(from)
+				if to, err = all.Targets(from); err != nil {
+					return err
+				}
 			}
 			slices.Sort(to)
 			if dry {
-				return differ(ctx, cmd, all, from, slices.Compact(to), j, o, asJSON)
+				return differ(ctx, cmd, all, from, slices.Compact(to), j, forced, o, asJSON)
 			}
 			jobs, err := all.Ask(ctx, from, slices.Compact(to), j, forced)
 			if err != nil {
@@ -87,17 +89,7 @@ func newResyncTableCommand() *cobra.Command {
 			if detach {
 				return writeResyncs(cmd, jobs, asJSON)
 			}
-			err = watchResyncs(ctx, cmd, all, jobs)
-			if errors.Is(err, context.Canceled) {
-				return fmt.Errorf("interrupted: the resync goes on; the same command watches it again, and `replicator resync cancel %s` ends it", j.Table)
-			}
-			if err == nil {
-				err = writeResyncs(cmd, jobs, asJSON)
-			}
-			if err == nil && slices.ContainsFunc(jobs, func(r mesh.Resync) bool { return r.State != resync.Done || r.Moving > 0 }) {
-				return errIncomplete
-			}
-			return err
+			return followResyncs(ctx, cmd, all, jobs, asJSON)
 		},
 	}
 	flags := cmd.Flags()
@@ -114,6 +106,21 @@ func newResyncTableCommand() *cobra.Command {
 	return cmd
 }
 
+// followResyncs shows how jobs of one table go on, until all have ended.
+func followResyncs(ctx context.Context, cmd *cobra.Command, all *mesh.Resyncs, jobs []mesh.Resync, asJSON bool) error {
+	err := watchResyncs(ctx, cmd, all, jobs)
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("interrupted: the resync goes on; the same command watches it again, and `replicator resync cancel %s` ends it", jobs[0].Table)
+	}
+	if err == nil {
+		err = writeResyncs(cmd, jobs, asJSON)
+	}
+	if err == nil && slices.ContainsFunc(jobs, func(r mesh.Resync) bool { return r.State != resync.Done || r.Moving > 0 }) {
+		return errIncomplete
+	}
+	return err
+}
+
 // repairTables has the tables that differ made equal to those of a server.
 func repairTables(ctx context.Context, cmd *cobra.Command, cfg *config.Config, from string, report *verify.Report) error {
 	all, err := mesh.OpenResyncs(ctx, cfg)
@@ -121,13 +128,17 @@ func repairTables(ctx context.Context, cmd *cobra.Command, cfg *config.Config, f
 		return err
 	}
 	defer all.Close()
+	to, err := all.Targets(from)
+	if err != nil {
+		return err
+	}
 	var jobs []mesh.Resync
 	for i := range report.Tables {
 		t := &report.Tables[i]
 		if equal := t.Equal(); equal == nil || *equal {
 			continue
 		}
-		asked, err := all.Ask(ctx, from, all.Targets(from), resync.Job{Table: t.Name}, false)
+		asked, err := all.Ask(ctx, from, to, resync.Job{Table: t.Name}, false)
 		if err != nil {
 			return err
 		}
@@ -146,13 +157,16 @@ func repairTables(ctx context.Context, cmd *cobra.Command, cfg *config.Config, f
 }
 
 // differ says what a resync would do.
-func differ(ctx context.Context, cmd *cobra.Command, all *mesh.Resyncs, from string, to []string, j resync.Job, o verify.Options, asJSON bool) error {
+func differ(ctx context.Context, cmd *cobra.Command, all *mesh.Resyncs, from string, to []string, j resync.Job, forced bool, o verify.Options, asJSON bool) error {
 	bar := newProgress(cmd.ErrOrStderr())
 	o.Progress = bar.show
 	var plans []api.ResyncPlan
 	for _, name := range to {
-		report, err := all.Differ(ctx, from, name, j, o)
+		report, err := all.Differ(ctx, from, name, j, forced, o)
 		bar.clear()
+		if errors.Is(err, context.Canceled) {
+			return errors.New("interrupted")
+		}
 		if err != nil {
 			return err
 		}
