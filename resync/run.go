@@ -56,7 +56,7 @@ const (
 	roundPause  = time.Second     // between two rounds
 	movingMost  = 5000            // rows that wait for another round
 	lagMost     = 3 * time.Second // above it the mesh goes first
-	lagPause    = 5 * time.Second // the longest pause for its sake
+	lagPause    = 2 * time.Second // the longest pause for its sake
 	lagPoll     = 100 * time.Millisecond
 	backoffMost = 5 * time.Second
 )
