@@ -24,7 +24,7 @@ func TestResync(t *testing.T) {
 	t.Parallel()
 	for name, flavors := range map[string][]sandbox.Flavor{
 		"mysql": {sandbox.MySQL97, sandbox.MySQL97, sandbox.MySQL97},
-		"mixed": {sandbox.MariaDB118, sandbox.MySQL97, sandbox.MariaDB1011},
+		"mixed": {sandbox.MySQL97, sandbox.MariaDB118, sandbox.MariaDB1011},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
