@@ -99,8 +99,8 @@ func (r *Resyncs) apart(from, to string) string {
 }
 
 // Ask has a table of some servers made equal to that of another; forced also where the servers do not receive the same changes.
-// Where the same has been asked for before and has not ended, it
-// is that job that is returned. Nothing is asked for unless all of the servers can do it.
+// Where the same has been asked for before and has not ended, it is that job that is returned. Nothing is asked for unless all
+// of the servers can do it.
 func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Job, forced bool) ([]Resync, error) {
 	if err := r.fits(ctx, from, to, j, forced); err != nil {
 		return nil, err
@@ -114,12 +114,18 @@ func (r *Resyncs) Ask(ctx context.Context, from string, to []string, j resync.Jo
 	if err != nil {
 		return nil, err
 	}
-	var all []Resync
 	for _, name := range to {
 		w, err := r.witness(name)
 		if err == nil {
 			err = w.awaitOwner(ctx)
 		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var all []Resync
+	for _, name := range to {
+		w, err := r.witness(name)
 		if err != nil {
 			return all, err
 		}

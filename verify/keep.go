@@ -14,6 +14,7 @@ import (
 	"replicator/checkpoint"
 	"replicator/fault"
 	"replicator/image"
+	"replicator/resync/chunk"
 	"replicator/server"
 )
 
@@ -335,7 +336,7 @@ func (v *verifier) conclude(ctx context.Context, r *Report) error {
 		}
 	}
 	errs := make([]error, len(v.servers))
-	_ = each(len(v.servers), func(i int) error {
+	_ = chunk.Each(len(v.servers), func(i int) error {
 		errs[i] = v.concludeOn(ctx, i, found, r)
 		return nil
 	})

@@ -3,7 +3,6 @@ package verify
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 	"unsafe"
 
@@ -12,6 +11,7 @@ import (
 	"replicator/dml"
 	"replicator/fault"
 	"replicator/image"
+	"replicator/resync/chunk"
 	"replicator/server"
 )
 
@@ -169,7 +169,7 @@ func (c *comparison) look(ctx context.Context, list []*suspect) error {
 		keys[i] = anyOf(s.rows)
 	}
 	read := make([][][]image.Value, len(c.Sites))
-	err := each(len(c.Sites), func(i int) error {
+	err := chunk.Each(len(c.Sites), func(i int) error {
 		q, err := c.Sites[i].Plan.SelectRows(keys, dml.Options{})
 		if err != nil {
 			return err
@@ -210,7 +210,7 @@ func (c *comparison) look(ctx context.Context, list []*suspect) error {
 // pass waits until every link has applied what the servers' binlogs hold now.
 func (v *verifier) pass(ctx context.Context) error {
 	ends := make([]change.GTIDSet, len(v.all))
-	if err := each(len(v.all), func(i int) (err error) {
+	if err := chunk.Each(len(v.all), func(i int) (err error) {
 		s := &v.all[i]
 		if ends[i], err = s.Dialect.Position(ctx, s.DB); err != nil {
 			return server.Fault(err, "read the position of "+s.Name)
@@ -219,7 +219,7 @@ func (v *verifier) pass(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return each(len(v.links), func(i int) error { return v.await(ctx, v.links[i], ends[v.links[i].From]) })
+	return chunk.Each(len(v.links), func(i int) error { return v.await(ctx, v.links[i], ends[v.links[i].From]) })
 }
 
 func (v *verifier) await(ctx context.Context, l Link, end change.GTIDSet) error {
@@ -247,20 +247,4 @@ func (v *verifier) await(ctx context.Context, l Link, end change.GTIDSet) error 
 		case <-tick.C:
 		}
 	}
-}
-
-// each runs do for the numbers below n at once, and returns one of the errors.
-func each(n int, do func(i int) error) error {
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { errs[i] = do(i) })
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -14,7 +14,7 @@ import (
 // tables are the names of the tables that any server has.
 func (v *verifier) tables(ctx context.Context) ([]change.TableName, error) {
 	lists := make([][]*server.Table, len(v.servers))
-	err := each(len(v.servers), func(i int) (err error) {
+	err := chunk.Each(len(v.servers), func(i int) (err error) {
 		if lists[i], err = server.Tables(ctx, v.servers[i].DB, v.opt.Match); err != nil {
 			return server.Fault(err, "read the tables of "+v.servers[i].Name)
 		}

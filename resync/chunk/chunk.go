@@ -137,8 +137,8 @@ func sameKey(a, b []image.Value) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// each runs do for the numbers below n at once, and returns one of the errors.
-func each(n int, do func(i int) error) error {
+// Each runs do for the numbers below n at once, and returns one of the errors.
+func Each(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for i := range n {

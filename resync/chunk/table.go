@@ -52,7 +52,7 @@ var ErrNumbered = errors.New("each server numbers its rows by itself")
 // where is a condition (SQL) that the rows must meet; "" is none.
 func Open(ctx context.Context, servers []Server, name change.TableName, where string, numbered func(*change.Table) bool) (*Table, error) {
 	definitions := make([]*server.Table, len(servers))
-	if err := each(len(servers), func(i int) (err error) {
+	if err := Each(len(servers), func(i int) (err error) {
 		s := &servers[i]
 		if definitions[i], err = server.OneTable(ctx, s.DB, name); err != nil {
 			return server.Fault(err, fmt.Sprintf("read the definition of %s on %s", name, s.Name))
@@ -163,7 +163,7 @@ func (t *Table) sumsEqual(ctx context.Context, r Range) (rows []int64, equal boo
 		return nil, false, nil
 	}
 	sums := make([]Sum, len(t.Sites))
-	if err := each(len(t.Sites), func(i int) (err error) {
+	if err := Each(len(t.Sites), func(i int) (err error) {
 		sums[i], err = t.Sites[i].Sum(ctx, r)
 		return err
 	}); err != nil {
