@@ -141,6 +141,7 @@ var migrations = [][]string{
   state         VARCHAR(16) NOT NULL COMMENT 'waiting, running, done, failed or cancelled',
   note          TEXT NULL COMMENT 'what it waits for, or why it failed',
   reached       LONGBLOB NULL COMMENT 'key of the last row that is done; NULL: none',
+  definition    VARCHAR(64) NOT NULL DEFAULT '' COMMENT 'of the table, by which it was done: a hash',
   total         BIGINT NULL COMMENT 'rows that there are, about',
   compared      BIGINT NOT NULL DEFAULT 0,
   inserted      BIGINT NOT NULL DEFAULT 0,

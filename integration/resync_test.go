@@ -378,7 +378,8 @@ func TestResyncAsked(t *testing.T) {
 	}
 	c.awaitEqual(20*time.Second, "app.t")
 
-	c.resyncAltered(t)
+	c.resyncAltered(t, "c", func() {})
+	c.resyncAltered(t, "d", func() { c.kill(); c.start() })
 	c.watchResync(t)
 	await(t, 30*time.Second, func() error { // its last heartbeat is fresh for a moment
 		out, err := c.try("resync", "table", "app.t", "--from", "east", "--to", "west", "--detach")
@@ -421,8 +422,9 @@ func (c *cluster) watchResync(t *testing.T) {
 	}
 }
 
-// resyncAltered gives the table another column while it is being resynced: the rows are copied with it.
-func (c *cluster) resyncAltered(t *testing.T) {
+// resyncAltered gives the table another column while it is being resynced: the rows are copied with it, whatever happens to the
+// process meanwhile.
+func (c *cluster) resyncAltered(t *testing.T, column string, meanwhile func()) {
 	t.Helper()
 	args := []string{"--to", "west", "--throttle", "5"}
 	if out, err := c.output(append([]string{"resync", "table", "app.t", "--from", "east", "--detach"}, args...)...); err != nil {
@@ -435,12 +437,13 @@ func (c *cluster) resyncAltered(t *testing.T) {
 		}
 		return nil
 	})
-	c.everywhere("ALTER TABLE app.t ADD COLUMN c INT DEFAULT 7")
-	c.sites[1].hidden(t, "UPDATE app.t SET c = 99 WHERE id = 5")
+	c.everywhere("ALTER TABLE app.t ADD COLUMN " + column + " INT DEFAULT 7")
+	c.sites[1].hidden(t, "UPDATE app.t SET "+column+" = 99 WHERE id = 5")
+	meanwhile()
 	if jobs := c.resync(t, "app.t", "east", args...); jobs[0].Updated != "1" {
 		t.Errorf("%+v", jobs)
 	}
-	if err := c.sites[1].holds("SELECT COUNT(*) FROM app.t WHERE c = 7", "20"); err != nil {
+	if err := c.sites[1].holds("SELECT COUNT(*) FROM app.t WHERE "+column+" = 7", "20"); err != nil {
 		t.Error(err)
 	}
 }

@@ -47,6 +47,7 @@ type Job struct {
 	Asked          time.Time
 	Started, Ended time.Time // zero: not yet
 	reached        []byte
+	definition     string // of the table on both servers, by which the rows up to there were copied
 }
 
 // Counts are what a job has done so far.
@@ -57,7 +58,7 @@ type Counts struct {
 	Moving                     int64 // rows that differ and never stood still
 }
 
-const columns = `id, database_name, table_name, source, conditions, throttle, state, COALESCE(note, ''), reached, COALESCE(total, 0),
+const columns = `id, database_name, table_name, source, conditions, throttle, state, COALESCE(note, ''), reached, definition, COALESCE(total, 0),
  compared, inserted, updated, deleted, newer, moving, CAST(asked_at AS CHAR), CAST(started_at AS CHAR), CAST(ended_at AS CHAR)`
 
 func read(ctx context.Context, q checkpoint.Querier, rest string, args ...any) ([]*Job, error) {
@@ -72,7 +73,7 @@ func read(ctx context.Context, q checkpoint.Querier, rest string, args ...any) (
 		var source []byte
 		var asked string
 		var started, ended sql.NullString
-		if err := rows.Scan(&j.ID, &j.Table.Database, &j.Table.Table, &source, &j.Where, &j.Throttle, &j.State, &j.Note, &j.reached,
+		if err := rows.Scan(&j.ID, &j.Table.Database, &j.Table.Table, &source, &j.Where, &j.Throttle, &j.State, &j.Note, &j.reached, &j.definition,
 			&j.Total, &j.Compared, &j.Inserted, &j.Updated, &j.Deleted, &j.Newer, &j.Moving, &asked, &started, &ended); err != nil {
 			return nil, fmt.Errorf("read resync jobs: %w", err)
 		}
@@ -168,9 +169,9 @@ var errEnded = errors.New("the job has been ended")
 
 // save writes how far the job is, and that it is worked on, unless it has been ended.
 func (j *Job) save(ctx context.Context, q checkpoint.Querier, c Counts, reached []byte) error {
-	result, err := q.ExecContext(ctx, `UPDATE replicator.resync SET state = ?, note = ?, reached = ?, total = ?, compared = ?, inserted = ?,
+	result, err := q.ExecContext(ctx, `UPDATE replicator.resync SET state = ?, note = ?, reached = ?, definition = ?, total = ?, compared = ?, inserted = ?,
  updated = ?, deleted = ?, newer = ?, moving = ?, started_at = COALESCE(started_at, UTC_TIMESTAMP(6)), seen_at = UTC_TIMESTAMP(6)
- WHERE id = ? AND state IN (?, ?)`, Running, note(j.Note), reached, j.Total, c.Compared, c.Inserted, c.Updated, c.Deleted, c.Newer, c.Moving,
+ WHERE id = ? AND state IN (?, ?)`, Running, note(j.Note), reached, j.definition, j.Total, c.Compared, c.Inserted, c.Updated, c.Deleted, c.Newer, c.Moving,
 		j.ID, Running, Waiting)
 	if err != nil {
 		return fmt.Errorf("save the progress of a resync: %w", err)

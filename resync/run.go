@@ -97,7 +97,7 @@ func (r *Runner) Run(ctx context.Context, j *Job) error {
 			return nil
 		case errors.Is(err, errDefined):
 			r.Log.Info("resync begins anew: the table has been defined anew", zap.Stringer("table", j.Table))
-			j.reached, j.Compared = nil, 0
+			j.reached, j.Compared = nil, 0 // of the next run
 			continue
 		case err == nil && x.counts.Moving > 0:
 			j.Note = fmt.Sprintf("%d rows differ and are changed all the time: run it again when less is written", x.counts.Moving)
@@ -198,11 +198,15 @@ func (x *run) work(ctx context.Context) error {
 	}
 	var after []image.Value
 	if x.reached != nil {
-		var ok bool
-		if after, ok = x.table.DecodeKey(x.reached); !ok { // the key has become another one: begin anew
+		same := x.job.definition == x.table.Definition
+		if same {
+			after, same = x.table.DecodeKey(x.reached)
+		}
+		if !same { // what was copied by another definition may lack something: begin anew
 			x.reached, x.done, x.counts.Compared = nil, nil, 0
 		}
 	}
+	x.job.definition = x.table.Definition
 	x.first = x.counts.Compared
 	if err := x.save(ctx); err != nil {
 		return err
