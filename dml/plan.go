@@ -76,16 +76,24 @@ func (p *Plan) Batch() bool { return p.batch }
 // NewPlan matches the columns of source and target by name. What cannot be carried over without loss is a fault of
 // class Definition: nothing is approximated. mixed says that the two servers are of different flavors.
 func NewPlan(source *change.Table, target *server.Table, mixed bool) (*Plan, error) {
-	return newPlan(source, target, mixed, false)
+	return newPlan(source, target, form{mixed: mixed})
 }
 
 // NewPart is NewPlan for tables whose definitions have come to differ: it leaves out the source's columns that the target does
 // not take (see Takes), and the target's other columns to their defaults. The primary keys must be the same.
 func NewPart(source *change.Table, target *server.Table, mixed bool) (*Plan, error) {
-	return newPlan(source, target, mixed, true)
+	return newPlan(source, target, form{mixed: mixed, part: true})
 }
 
-func newPlan(source *change.Table, target *server.Table, mixed, part bool) (*Plan, error) {
+// NewHeap is NewPlan for tables without a primary key: their rows can be read and inserted, all of them, by a Copier.
+func NewHeap(source *change.Table, target *server.Table, mixed bool) (*Plan, error) {
+	return newPlan(source, target, form{mixed: mixed, heap: true})
+}
+
+// form is what a plan is to be like: see NewPlan, NewPart and NewHeap.
+type form struct{ mixed, part, heap bool }
+
+func newPlan(source *change.Table, target *server.Table, f form) (*Plan, error) {
 	p := &Plan{source: source, target: target}
 	refuse := p.refuse
 	if target == nil {
@@ -98,15 +106,15 @@ func newPlan(source *change.Table, target *server.Table, mixed, part bool) (*Pla
 		s := &source.Columns[i]
 		at := target.Column(s.Name)
 		switch {
-		case at < 0 && part:
+		case at < 0 && f.part:
 			continue
 		case at < 0:
 			return nil, refuse("column %s does not exist there", s.Name)
 		}
 		t := &target.Columns[at]
 		seen[at] = true
-		c, why := planColumn(s, t, mixed)
-		if why != "" && !t.Generated && !part {
+		c, why := planColumn(s, t, f.mixed)
+		if why != "" && !t.Generated && !f.part {
 			return nil, refuse("column %s: %s", s.Name, why)
 		}
 		c.source, c.generated, c.automatic = i, t.Generated, t.AutoUpdate
@@ -121,12 +129,15 @@ func newPlan(source *change.Table, target *server.Table, mixed, part bool) (*Pla
 		}
 	}
 	for i, t := range target.Columns {
-		if !part && !seen[i] && !t.Nullable && !t.Generated {
+		if !f.part && !seen[i] && !t.Nullable && !t.Generated {
 			return nil, refuse("its column %s must have a value, and the source has no such column", t.Name)
 		}
 	}
-	if why := p.planKey(); why != "" {
-		return nil, refuse("%s", why)
+	if !f.heap {
+		if why := p.planKey(); why != "" {
+			return nil, refuse("%s", why)
+		}
+		p.join = p.planJoin()
 	}
 	var names []string
 	for _, c := range p.columns {
@@ -134,7 +145,6 @@ func newPlan(source *change.Table, target *server.Table, mixed, part bool) (*Pla
 			names = append(names, c.quoted)
 		}
 	}
-	p.join = p.planJoin()
 	p.head = "INSERT INTO " + p.name + " (" + strings.Join(names, ",") + ") VALUES "
 	return p, nil
 }

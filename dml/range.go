@@ -24,14 +24,34 @@ func (p *Plan) SelectRange(after, upTo []image.Value, limit int) (*Query, error)
 	return &Query{Text: string(s.Text), Args: s.Args, plan: p}, nil
 }
 
-// SelectBound asks for the row that is so many rows above after in the order of the primary key: none where there are fewer.
-func (p *Plan) SelectBound(after []image.Value, rows int) (*Query, error) {
-	s, err := p.rangeStatement("SELECT 0"+p.expressions(), after, nil)
+// SelectBound asks for the row that is so many rows above after in the order of the primary key, and not above upTo: none
+// where there are fewer. It reads nothing but the key.
+func (p *Plan) SelectBound(after, upTo []image.Value, rows int) (*Query, error) {
+	k := p.keyPart()
+	s, err := k.rangeStatement("SELECT 0"+k.expressions(), after, upTo)
 	if err != nil {
 		return nil, err
 	}
-	s.Text = fmt.Appendf(s.Text, "%s LIMIT %d,1", p.order(), rows-1)
-	return &Query{Text: string(s.Text), Args: s.Args, plan: p}, nil
+	s.Text = fmt.Appendf(s.Text, "%s LIMIT %d,1", k.order(), rows-1)
+	return &Query{Text: string(s.Text), Args: s.Args, plan: k}, nil
+}
+
+// keyPart is the plan as if the table had no columns but those of its primary key: a server makes no other of the rows that
+// it passes over.
+func (p *Plan) keyPart() *Plan {
+	k := *p
+	k.columns, k.keys = make([]columnPlan, len(p.keys)), make([]int, len(p.keys))
+	for i, at := range p.keys {
+		k.columns[i], k.keys[i] = p.columns[at], i
+	}
+	return &k
+}
+
+// DeleteRange makes a statement that deletes the rows of a range.
+func (p *Plan) DeleteRange(after, upTo []image.Value) (*Statement, error) {
+	// Of the two forms of DELETE this one takes the name of an index.
+	s := &Statement{Text: append(append([]byte("DELETE t FROM "), p.name...), " AS t"...)}
+	return s, p.appendRange(s, after, upTo)
 }
 
 // Checksum makes a statement that counts the rows of a range, those of them whose checksum could be computed (a row may be
@@ -76,6 +96,11 @@ func (p *Plan) expressions() string {
 func (p *Plan) rangeStatement(head string, after, upTo []image.Value) (*Statement, error) {
 	s := &Statement{}
 	s.Text = append(append(append(s.Text, head...), " FROM "...), p.name...)
+	return s, p.appendRange(s, after, upTo)
+}
+
+// appendRange says which rows are meant.
+func (p *Plan) appendRange(s *Statement, after, upTo []image.Value) error {
 	s.Text = append(s.Text, " FORCE INDEX (PRIMARY) WHERE "...)
 	err := p.appendBeyond(s, after, ">", ">")
 	if err == nil {
@@ -86,9 +111,9 @@ func (p *Plan) rangeStatement(head string, after, upTo []image.Value) (*Statemen
 		s.Text = append(append(append(s.Text, " AND ("...), p.where...), ')')
 	}
 	if err != nil {
-		return nil, fmt.Errorf("table %s: %w", p.source.Name, err)
+		return fmt.Errorf("table %s: %w", p.source.Name, err)
 	}
-	return s, nil
+	return nil
 }
 
 // appendBeyond compares the key with a row's, column by column: servers find no range of an index for tuples. last is how

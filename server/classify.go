@@ -164,6 +164,13 @@ func IsWriteRefused(err error) bool { return isNumber(err, 1792) }
 // IsDuplicateKey reports whether a row clashed with a primary or secondary unique key.
 func IsDuplicateKey(err error) bool { return isNumber(err, errDuplicateKey) || isNumber(err, 1586) }
 
+// IsLockTimeout reports whether a statement waited for a lock for too long.
+func IsLockTimeout(err error) bool { return isNumber(err, 1205) }
+
+// IsStaleView reports whether a snapshot cannot show a table because its definition is newer: it was altered, emptied by
+// TRUNCATE, renamed or dropped.
+func IsStaleView(err error) bool { return isNumber(err, 1412, 1054, 1146, 1049) }
+
 // IsForeignKey reports whether a row was refused for its parent or its children.
 func IsForeignKey(err error) bool { return isNumber(err, 1451, 1452, 1216, 1217) }
 
@@ -172,6 +179,9 @@ func IsMissingParent(err error) bool { return isNumber(err, 1452, 1216) }
 
 // IsMissingTable reports whether a statement named a table or a database that is not there.
 func IsMissingTable(err error) bool { return isNumber(err, 1146, 1049) }
+
+// IsMissingObject reports whether a statement named a view, routine, trigger or event that is not there.
+func IsMissingObject(err error) bool { return isNumber(err, 1146, 1049, 1305, 1360, 1539, 1347) }
 
 func isNumber(err error, numbers ...uint16) bool {
 	number, _, ok := serverError(err)

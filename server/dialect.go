@@ -28,7 +28,19 @@ type Dialect interface {
 	Listing() Listing
 	replay
 	views
+	copies
 	checks
+}
+
+// copies is the part of a dialect that copying a whole server uses: which privileges that needs.
+type copies interface {
+	// FreezePrivilege lets an account FLUSH TABLES WITH READ LOCK.
+	FreezePrivilege() string
+	// UnloggedPrivilege lets an account keep its own statements out of the binlog.
+	UnloggedPrivilege() string
+	// CopySession are statements that let a session rest inside a transaction for as long as it likes (besides wait_timeout),
+	// and that make information_schema tell the sizes of tables as they are now.
+	CopySession() []string
 }
 
 // views is the part of a dialect that tells what a reader of rows has seen. A transaction is in the binlog before its rows
@@ -193,7 +205,7 @@ func canReplay(ctx context.Context, q Querier) (bool, error) {
 // Quote writes a name as an identifier.
 func Quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-// quoteText writes a text as a string literal, under any sql_mode.
-func quoteText(text string) string {
+// QuoteText writes a text as a string literal, under any sql_mode.
+func QuoteText(text string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(text, `\`, `\\`), "'", "''") + "'"
 }

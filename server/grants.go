@@ -153,10 +153,20 @@ func createUser(user, host, password, why string) string {
 	if password == "" {
 		password = "<password>"
 	}
-	return fmt.Sprintf("-- %s\nCREATE USER %s IDENTIFIED BY %s", why, accountName(user, host), quoteText(password))
+	return fmt.Sprintf("-- %s\nCREATE USER %s IDENTIFIED BY %s", why, accountName(user, host), QuoteText(password))
 }
 
-func accountName(user, host string) string { return quoteText(user) + "@" + quoteText(host) }
+func accountName(user, host string) string { return QuoteText(user) + "@" + QuoteText(host) }
+
+// GrantStatement is what gives the session's own account a privilege on the whole server.
+func GrantStatement(ctx context.Context, q Querier, privilege string) (string, error) {
+	var account string
+	if err := q.QueryRowContext(ctx, "SELECT CURRENT_USER()").Scan(&account); err != nil {
+		return "", Fault(err, "ask for the account's name")
+	}
+	at := max(strings.LastIndexByte(account, '@'), 0)
+	return "GRANT " + privilege + " ON *.* TO " + accountName(account[:at], strings.TrimPrefix(account[at:], "@")), nil
+}
 
 // grants writes one statement for each object, the privileges of a scope explained line by line at its first.
 func grants(needed []privilege, user, host string, databases []string) []string {

@@ -27,7 +27,7 @@ func (mariadb) Purged(ctx context.Context, q Querier) (change.GTIDSet, error) {
 		return change.GTIDSet{}, binlogOff()
 	}
 	// Position 4 is the beginning of every file; "" is returned for the very first file of a history.
-	return position(ctx, q, change.MariaDB, "SELECT COALESCE(BINLOG_GTID_POS("+quoteText(first[0].String)+", 4), '')")
+	return position(ctx, q, change.MariaDB, "SELECT COALESCE(BINLOG_GTID_POS("+QuoteText(first[0].String)+", 4), '')")
 }
 
 func (d mariadb) ApplySession(ctx context.Context, q Querier, s Session) error {
@@ -63,3 +63,11 @@ func (mariadb) ReplayStored() (store, replay string) {
 }
 
 func (mariadb) CanReplay(ctx context.Context, q Querier) (bool, error) { return canReplay(ctx, q) }
+
+func (mariadb) FreezePrivilege() string { return "RELOAD" }
+
+func (mariadb) UnloggedPrivilege() string { return "BINLOG ADMIN" }
+
+func (mariadb) CopySession() []string {
+	return []string{"SET SESSION idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0, idle_write_transaction_timeout = 0"}
+}

@@ -56,3 +56,11 @@ func (mysqlDialect) CanReplay(ctx context.Context, q Querier) (bool, error) { re
 func binlogOff() error {
 	return fault.New(fault.Precondition, "start the server with log_bin", "the binlog is off")
 }
+
+func (mysqlDialect) FreezePrivilege() string { return "RELOAD" }
+
+func (mysqlDialect) UnloggedPrivilege() string { return "SESSION_VARIABLES_ADMIN" }
+
+func (mysqlDialect) CopySession() []string {
+	return []string{"SET SESSION information_schema_stats_expiry = 0"}
+}

@@ -14,8 +14,14 @@ import (
 // Site is the table on one server. All sites of a table read its rows in terms of the same source table.
 type Site struct {
 	Server string
-	DB     *sql.DB
+	DB     Querier
 	Plan   *dml.Plan
+}
+
+// Querier runs queries: a *sql.DB, *sql.Conn or *sql.Tx.
+type Querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
 // Range is the rows whose key is above that of After and not above that of UpTo: rows with one value per column, of which
@@ -70,23 +76,29 @@ func (s *Site) run(ctx context.Context, q *dml.Query) ([][]image.Value, error) {
 func Walk(ctx context.Context, s *Site, after []image.Value, size int, do func(Range) error) error {
 	r := Range{After: after}
 	for {
-		q, err := s.Plan.SelectBound(r.After, size)
-		if err != nil {
+		var err error
+		if r.UpTo, err = s.Bound(ctx, Range{After: r.After}, size); err != nil {
 			return err
-		}
-		bound, err := s.run(ctx, q)
-		if err != nil {
-			return err
-		}
-		r.UpTo = nil
-		if len(bound) > 0 {
-			r.UpTo = bound[0]
 		}
 		if err := do(r); err != nil || r.UpTo == nil {
 			return err
 		}
 		r.After = r.UpTo
 	}
+}
+
+// Bound finds the row that is so many rows above the beginning of a range and inside of it: nil where there are fewer. It has
+// values for the key alone.
+func (s *Site) Bound(ctx context.Context, r Range, rows int) ([]image.Value, error) {
+	q, err := s.Plan.SelectBound(r.After, r.UpTo, rows)
+	if err != nil {
+		return nil, err
+	}
+	bound, err := s.run(ctx, q)
+	if err != nil || len(bound) == 0 {
+		return nil, err
+	}
+	return bound[0], nil
 }
 
 // Read hands out the rows of a range in order, in pieces of at most size rows on each site: rows[i] are those of sites[i].
