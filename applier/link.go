@@ -218,7 +218,7 @@ func (l *Link) open(ctx context.Context) (Stream, error) {
 		return nil, err
 	}
 	l.session = s
-	state, err := checkpoint.Begin(ctx, s.conn, l.opt.Owner, l.opt.Identity)
+	state, err := l.begin(ctx)
 	if err == nil {
 		err = l.mayTakeOver(ctx, state)
 	}
@@ -238,6 +238,31 @@ func (l *Link) open(ctx context.Context) (Stream, error) {
 		quiet: make(chan struct{}, 1),
 	}
 	return stream, nil
+}
+
+// begin reads the newest marker, or plants the first one: on the target that this process knows, and on no other.
+func (l *Link) begin(ctx context.Context) (checkpoint.State, error) {
+	tx, err := l.session.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return checkpoint.State{}, err
+	}
+	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
+	if err := checkpoint.HoldIdentity(ctx, tx, l.opt.Self); err != nil {
+		return checkpoint.State{}, reborn(l.opt.Target, err)
+	}
+	state, err := checkpoint.Begin(ctx, tx, l.opt.Owner, l.opt.Identity)
+	if err != nil {
+		return checkpoint.State{}, err
+	}
+	return state, tx.Commit()
+}
+
+// reborn gives ErrReborn its class and remedy.
+func reborn(target string, err error) error {
+	if !errors.Is(err, checkpoint.ErrReborn) {
+		return err
+	}
+	return fault.Wrap(err, fault.Unavailable, "wait: it is looked at again", "apply to %s", target)
 }
 
 // mayTakeOver keeps a process that has been fenced off from taking the target back while the other one works.

@@ -19,6 +19,7 @@ const (
 	roleMarker                // replicator.marker
 	roleHeartbeat             // replicator.heartbeat
 	roleTombstone             // replicator.tombstone
+	roleIdentity              // replicator.identity
 	roleTimed                 // not replicated, but its rows give their transaction its time
 )
 
@@ -72,6 +73,8 @@ func (c *catalog) roleOf(name change.TableName) role {
 		return roleHeartbeat
 	case name == checkpoint.TombstoneTable:
 		return roleTombstone
+	case name == checkpoint.IdentityTable:
+		return roleIdentity
 	case name.Database == checkpoint.Schema || !c.match(name):
 		return roleOther
 	}

@@ -51,13 +51,11 @@ func explainFatal(o *Options, err *mysql.MyError) error {
 	case strings.Contains(text, "more gtids than"), strings.Contains(text, "not in the master's binlog"),
 		strings.Contains(text, "not in the source's binlog"):
 		return fault.Wrap(err, fault.Purged,
-			"the server was restored or lost transactions: make it equal again with replicator resync table or replicator "+
-				"clone; before a version has them: docs/operations.md, Starting over",
+			"the server was restored from a backup, or has lost transactions: make it a copy of another one, replicator clone --from SERVER --to "+o.Name+" --replace",
 			"%s no longer has transactions that were already applied", o.Name)
 	}
 	return fault.Wrap(err, fault.Purged,
-		"what is missing cannot be had from the binlog any more: copy the tables again with replicator resync table or "+
-			"replicator clone (before a version has them: docs/operations.md, Starting over); and keep binlogs longer than "+
-			"an outage may last (binlog_expire_logs_seconds)",
+		"what is missing cannot be had from the binlog any more: replicator clone --from "+o.Name+" --to the server that was away, with --replace; and "+
+			"keep binlogs longer than an outage may last (binlog_expire_logs_seconds)",
 		"%s has purged the binlog that is needed", o.Name)
 }

@@ -12,8 +12,7 @@ import (
 
 // Whatever this reader does not know, or knows to falsify replication, ends it with a fault that names the place and
 // what to do (invariant 8). The remedy for changes that cannot be read is always to copy the tables again.
-const copyAgain = "and copy the tables again: replicator resync table for those that it changed, or replicator " +
-	"clone; before a version has them: docs/operations.md, Starting over"
+const copyAgain = "and copy the tables again: see docs/operations.md, Cloning a server"
 
 // where names the place of the event that is being read.
 func (t *tailer) where() string {

@@ -76,6 +76,8 @@ func (t *tailer) rows(ctx context.Context, e event) error {
 		return t.heartbeats(ev)
 	case roleTombstone:
 		return t.tombstones(ev)
+	case roleIdentity:
+		return t.identities(ev)
 	case roleUser, roleOther, roleTimed:
 	}
 	if err := p.told.hear(m.timing, ev); err != nil {
@@ -173,6 +175,26 @@ func (t *tailer) heartbeats(ev *change.RowsEvent) error {
 			return t.malformed(err)
 		}
 		t.tx.heard = t.tx.heard.Merge(heard)
+	}
+	return nil
+}
+
+// identities ends the reading where the server becomes another one: what it commits from there on has another origin, and
+// whoever reads on as if it were the old one would send it twice.
+func (t *tailer) identities(ev *change.RowsEvent) error {
+	for _, r := range ev.Rows {
+		after := ev.After(r)
+		if after == nil {
+			continue
+		}
+		id, err := checkpoint.DecodeIdentityRow(ev.Table, after)
+		if err != nil {
+			return t.malformed(err)
+		}
+		if id != t.opts.Identity {
+			return fault.New(fault.Unavailable, "wait: it is looked at again", "%s has become another server: %s is not its identity any more",
+				t.opts.Name, t.opts.Identity)
+		}
 	}
 	return nil
 }

@@ -54,17 +54,19 @@ func LoadIdentity(ctx context.Context, q Querier, flavor change.Flavor) (identit
 	return identity, true, nil
 }
 
-// GiveBirth records a server's identity and birth, unless another process was faster, and returns what is recorded.
+// GiveBirth records a server's identity and birth, unless another process was faster, and returns what is recorded. ErrReborn
+// says that the server is being cloned: it is born when that has ended.
 func GiveBirth(ctx context.Context, q Querier, flavor change.Flavor, newborn Identity) (Identity, error) {
 	_, err := q.ExecContext(ctx, `INSERT IGNORE INTO replicator.identity
- (singleton, id, mesh, position, clock, settings, server_uuid, born_at) VALUES (1, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))`,
+ (singleton, id, mesh, position, clock, settings, server_uuid, born_at) SELECT 1, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6) FROM DUAL
+ WHERE NOT EXISTS (SELECT 1 FROM replicator.clone WHERE ended_at IS NULL)`,
 		newborn.ID[:], newborn.Mesh, newborn.Position.String(), int64(newborn.Clock), newborn.Settings, newborn.ServerUUID)
 	if err != nil {
 		return Identity{}, fmt.Errorf("record the birth of the server: %w", err)
 	}
 	recorded, found, err := LoadIdentity(ctx, q, flavor)
 	if err == nil && !found {
-		err = errors.New("bug: the identity that was just recorded is not there")
+		err = ErrReborn
 	}
 	return recorded, err
 }

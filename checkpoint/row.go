@@ -54,6 +54,18 @@ func DecodeHeartbeatRow(t *change.Table, img []byte) (change.Context, error) {
 	return applied, nil
 }
 
+// DecodeIdentityRow reads an image of replicator.identity: whose binlog it is from there on.
+func DecodeIdentityRow(t *change.Table, img []byte) (id change.ServerID, err error) {
+	columns, err := namedColumns(t, img)
+	if err == nil {
+		err = copyID(id[:], columns["id"])
+	}
+	if err != nil {
+		return change.ServerID{}, fmt.Errorf("read a row of %s: %w", IdentityTable, err)
+	}
+	return id, nil
+}
+
 // TombstoneRow is one row of replicator.tombstone: what an owner's own transaction says about a row by which it settles a
 // conflict.
 type TombstoneRow struct {

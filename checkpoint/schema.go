@@ -21,6 +21,7 @@ var (
 	MarkerTable    = change.TableName{Database: Schema, Table: "marker"}
 	HeartbeatTable = change.TableName{Database: Schema, Table: "heartbeat"}
 	TombstoneTable = change.TableName{Database: Schema, Table: "tombstone"}
+	IdentityTable  = change.TableName{Database: Schema, Table: "identity"}
 )
 
 // Querier runs statements: a *sql.DB, *sql.Conn or *sql.Tx.
@@ -170,6 +171,25 @@ var migrations = [][]string{
   PRIMARY KEY (kind, id, database_name, table_name),
   KEY age (kind, saved_at),
   KEY untold (notified)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+	},
+	{
+		`CREATE TABLE IF NOT EXISTS replicator.reading (
+  id       BIGINT UNSIGNED NOT NULL PRIMARY KEY COMMENT 'the greatest is the newest; of older ones fewer and fewer stay',
+  position LONGBLOB NOT NULL COMMENT 'own GTID set up to which the owner had read its binlog',
+  clock    BLOB NOT NULL COMMENT 'own folded clock at that position',
+  sources  TEXT NOT NULL COMMENT 'servers with links to this one, as its owner was configured',
+  saved_at DATETIME(6) NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
+		`CREATE TABLE IF NOT EXISTS replicator.clone (
+  singleton TINYINT NOT NULL PRIMARY KEY COMMENT 'always 1',
+  source    VARBINARY(16) NOT NULL COMMENT 'the server whose rows this one gets, or got',
+  was       VARBINARY(16) NULL COMMENT 'the identity that this server had before',
+  id        VARBINARY(16) NULL COMMENT 'the identity that it was given',
+  position  LONGBLOB NOT NULL COMMENT 'own GTID set when it began',
+  seq       BIGINT UNSIGNED NOT NULL COMMENT 'greater than the number of any marker before',
+  begun_at  DATETIME(6) NOT NULL,
+  ended_at  DATETIME(6) NULL COMMENT 'NULL: the server takes no part in the mesh yet'
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
 	},
 }

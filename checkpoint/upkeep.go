@@ -33,24 +33,31 @@ func SaveFrontier(ctx context.Context, q Querier, position change.GTIDSet, clock
 
 // LoadFrontier reads where to begin rebuilding the change index; a server without one begins at its birth.
 func LoadFrontier(ctx context.Context, q Querier, identity Identity) (change.GTIDSet, change.Clock, error) {
-	var position, clock []byte
 	row := q.QueryRowContext(ctx, "SELECT position, clock FROM replicator.frontier WHERE singleton = 1")
-	err := row.Scan(&position, &clock)
-	if errors.Is(err, sql.ErrNoRows) {
+	position, clock, found, err := loadPlace(row, identity.Position.Flavor(), "the frontier")
+	if err == nil && !found {
 		return identity.Position.Clone(), change.Clock{Time: identity.Clock}, nil
 	}
-	var p change.GTIDSet
-	var c change.Clock
+	return position, clock, err
+}
+
+// loadPlace reads a place of the server's own binlog, with the fold there.
+func loadPlace(row *sql.Row, flavor change.Flavor, what string) (p change.GTIDSet, c change.Clock, found bool, err error) {
+	var position, clock []byte
+	err = row.Scan(&position, &clock)
+	if errors.Is(err, sql.ErrNoRows) {
+		return p, c, false, nil
+	}
 	if err == nil {
-		p, err = change.ParseGTIDSet(identity.Position.Flavor(), string(position))
+		p, err = change.ParseGTIDSet(flavor, string(position))
 	}
 	if err == nil {
 		c, err = change.DecodeClock(clock)
 	}
 	if err != nil {
-		return change.GTIDSet{}, change.Clock{}, fmt.Errorf("read the frontier: %w", err)
+		return change.GTIDSet{}, change.Clock{}, false, fmt.Errorf("read %s: %w", what, err)
 	}
-	return p, c, nil
+	return p, c, true, nil
 }
 
 // Now reads a server's clock.

@@ -173,7 +173,9 @@ func (c *copying) progress() Progress {
 }
 
 // targetSession opens a session that writes on the target.
-func (c *copying) targetSession(ctx context.Context) (*sql.Conn, error) { return c.Target.writing(ctx, c.Unlogged) }
+func (c *copying) targetSession(ctx context.Context) (*sql.Conn, error) {
+	return c.Target.writing(ctx, c.Unlogged)
+}
 
 // writing opens a session that writes.
 func (s Side) writing(ctx context.Context, unlogged bool) (*sql.Conn, error) {

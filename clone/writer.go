@@ -11,6 +11,7 @@ import (
 	"replicator/dml"
 	"replicator/fault"
 	"replicator/resync/chunk"
+	"replicator/server"
 )
 
 const (
@@ -28,6 +29,9 @@ type writer struct {
 	*copying
 	conn   *sql.Conn
 	unique int // the session's unique_checks; -1: not known
+	// database is the session's default: MariaDB looks there for the table of a DELETE that takes the name of an index,
+	// whatever the name says.
+	database string
 
 	job     *job
 	replace bool
@@ -62,6 +66,12 @@ func (w *writer) start(ctx context.Context) error {
 			return err
 		}
 		w.unique = unique
+	}
+	if w.database != w.job.name.Database {
+		if err := execAll(ctx, w.conn, "USE "+server.Quote(w.job.name.Database)); err != nil {
+			return err
+		}
+		w.database = w.job.name.Database
 	}
 	if err := execAll(ctx, w.conn, "BEGIN"); err != nil {
 		return err

@@ -89,7 +89,7 @@ func (c *counts) mustBeReached(t *testing.T) {
 		"overwrites": c.over, "losers": c.lost, "superseded": c.superseded, "redone": c.redone, "waits": c.waited,
 		"crashes": c.crashes, "joins": c.joins, "no-ops": c.noop, "rebuilt entries": c.rebuilt, "third path": c.thirdPath,
 		"unseen": c.unseen, "copied rows": c.copied, "rows kept from a copy": c.kept, "damaged rows": c.damaged,
-		"repaired rows": c.repaired,
+		"repaired rows": c.repaired, "clones": c.clones,
 	} {
 		if n == 0 {
 			t.Errorf("no history has any %s", name)
@@ -116,6 +116,7 @@ func (c *counts) add(o counts) {
 	c.kept += o.kept
 	c.damaged += o.damaged
 	c.repaired += o.repaired
+	c.clones += o.clones
 	c.peak = max(c.peak, o.peak)
 }
 

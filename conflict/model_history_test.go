@@ -85,9 +85,16 @@ func (w *world) act() {
 	s := w.servers[w.random.IntN(len(w.servers))]
 	l := w.anyLink()
 	switch x := w.random.IntN(1000); {
+	case !s.born && w.clone != nil:
+		if x < 200 {
+			w.cloneStep()
+		}
 	case !s.born:
-		if x < 20 {
+		switch {
+		case x < 20:
 			w.join()
+		case x < 80:
+			w.beginClone(s)
 		}
 	case x < 300:
 		w.application(s)
@@ -130,6 +137,17 @@ func (w *world) anyLink() *link {
 // quiesce stops the applications, heals every link and lets everything through.
 func (w *world) quiesce() {
 	w.join()
+	for _, l := range w.links {
+		l.down = false
+	}
+	for rounds := 0; w.clone != nil && w.failure == nil; rounds++ {
+		if w.cloneStep(); w.clone != nil && !w.clone.settled {
+			w.settle()
+		}
+		if rounds > 100 {
+			w.fail("the clone does not come to an end")
+		}
+	}
 	for _, s := range w.servers {
 		w.restart(s)
 		for _, l := range w.linksTo(s) {
@@ -155,7 +173,9 @@ func (w *world) settle() {
 	for range 3 {
 		w.now += 2000
 		for _, s := range w.servers {
-			w.heartbeat(s)
+			if s.born {
+				w.heartbeat(s)
+			}
 		}
 		w.drain()
 	}
@@ -166,6 +186,9 @@ func (w *world) drain() {
 		busy := false
 		for _, s := range w.servers {
 			for _, l := range w.linksTo(s) {
+				if !s.born {
+					continue
+				}
 				if l.group != nil || l.place.index < len(l.source.binlog) {
 					w.step(l)
 					busy = true

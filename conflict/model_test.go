@@ -30,6 +30,7 @@ type world struct {
 	patient bool           // links wait a little for what a change was made on top of
 	copies  *copies        // nil in histories without
 	joined  *server        // the one that joined later
+	clone   *rowClone      // under way
 	counts  counts
 	failure error
 }
@@ -37,7 +38,7 @@ type world struct {
 // counts are what happened, to prove that histories reach what they are meant to reach.
 type counts struct {
 	local, decided, over, lost, superseded, redone, waited, crashes, joins, thirdPath, unseen, beforeBirth, noop, rebuilt, peak int
-	copied, kept, damaged, repaired                                                                                             int
+	copied, kept, damaged, repaired, clones                                                                                     int
 }
 
 // server is one database server. It lives through everything; only what is in it is durable.
@@ -172,7 +173,7 @@ func (w *world) birth(s *server) {
 // join adds a server that was not there: every owner starts again with the mesh that has it, then it is born.
 func (w *world) join() {
 	for _, s := range w.servers {
-		if s.born {
+		if s.born || w.clone != nil {
 			continue
 		}
 		w.counts.joins++
@@ -201,8 +202,12 @@ func (w *world) restartAll() {
 // topology is the mesh as it is configured now.
 func (w *world) topology() conflict.Topology {
 	var links []conflict.Link
+	takesPart := func(id change.ServerID) bool {
+		s := w.server(id)
+		return s.born || w.clone != nil && w.clone.to == s && w.broken != cloneUnannounced
+	}
 	for l := range w.links {
-		if w.server(l.From).born && w.server(l.To).born {
+		if takesPart(l.From) && takesPart(l.To) {
 			links = append(links, l)
 		}
 	}

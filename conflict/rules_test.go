@@ -79,6 +79,18 @@ const (
 	copyFromAnyone
 	// copyFromNewborn: rows are copied from a server that lacks what the target's index began behind.
 	copyFromNewborn
+	// cloneUnannounced: owners do not know of a server that is being cloned, and drop entries without its word.
+	cloneUnannounced
+	// cloneUnsettled: a clone hands on what its donor has from some place on, whether all before it is stable or not.
+	cloneUnsettled
+	// cloneWithoutPast: a clone hands on no entries: rows come without their versions.
+	cloneWithoutPast
+	// cloneMarkersLate: a clone's links begin where the donor's stand when it is born, not when its rows were read.
+	cloneMarkersLate
+	// cloneFromEnd: the link from the donor begins at its present end.
+	cloneFromEnd
+	// cloneFromAnyone: a clone's donor does not receive what the new server does.
+	cloneFromAnyone
 	rules // how many there are
 )
 
@@ -119,6 +131,12 @@ func (r rule) String() string {
 		copySurvives:           "copy survives",
 		copyFromAnyone:         "copy from anyone",
 		copyFromNewborn:        "copy from newborn",
+		cloneUnannounced:       "clone unannounced",
+		cloneUnsettled:         "clone unsettled",
+		cloneWithoutPast:       "clone without past",
+		cloneMarkersLate:       "clone markers late",
+		cloneFromEnd:           "clone from end",
+		cloneFromAnyone:        "clone from anyone",
 	}[r]
 }
 

@@ -2,8 +2,11 @@ package mesh
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +35,7 @@ type member struct {
 	skew     *float64
 	answered *bool
 	ready    chan struct{} // closed when known is set
+	cloning  atomic.Bool   // somebody copies another server's rows to it: it takes part when that has ended
 
 	// wanted takes the position at which a link wants to read a server that has no owner in this process.
 	wanted chan canal.Start
@@ -134,10 +138,37 @@ func (m *member) identify(ctx context.Context, info server.Info) (checkpoint.Ide
 	if err == nil && !found {
 		identity, err = m.beBorn(ctx, conn, info)
 	}
+	if m.cloning.Store(errors.Is(err, checkpoint.ErrReborn)); m.cloning.Load() {
+		if m.profile() != nil { // nobody is to count with what it had
+			m.log.Info("server is being cloned: the mesh begins anew without it")
+			m.mesh.anew(ErrReborn)
+		}
+		return identity, fault.New(fault.Unavailable, "wait until replicator clone has ended; if it was interrupted, run it again",
+			"%s is being cloned: it takes no part yet", m.config.Name)
+	}
+	if err == nil {
+		err = m.checkReborn(ctx, conn, identity, info)
+	}
 	if err != nil {
 		return checkpoint.Identity{}, m.fault(err, "identify "+m.config.Name)
 	}
 	return identity, m.checkIdentity(identity, info)
+}
+
+// checkReborn begins the mesh anew when a server that is known was cloned meanwhile: what the process knows of it, and of what
+// others have of it, is of another server.
+func (m *member) checkReborn(ctx context.Context, q checkpoint.Querier, identity checkpoint.Identity, info server.Info) error {
+	known := m.profile()
+	if known == nil || known.identity.ID == identity.ID {
+		return nil
+	}
+	c, found, err := checkpoint.LoadClone(ctx, q, info.Flavor)
+	if err != nil || !found || c.Ended.IsZero() || c.ID != identity.ID || c.Was != known.identity.ID {
+		return err
+	}
+	m.log.Info("server was cloned: the mesh begins anew", zap.Stringer("was", c.Was), zap.Stringer("identity", c.ID))
+	m.mesh.anew(ErrReborn)
+	return fault.New(fault.Unavailable, "wait", "%s was cloned: the mesh begins anew", m.config.Name)
 }
 
 func (m *member) checkIdentity(identity checkpoint.Identity, info server.Info) error {
@@ -203,21 +234,21 @@ func (m *member) beBorn(ctx context.Context, q checkpoint.Querier, info server.I
 	return born, err
 }
 
-// knownTime is the greatest time of the mesh that this server knows of, 0 when it has no part in it yet.
-func (m *member) knownTime(ctx context.Context) (change.Time, error) {
-	info, err := server.Probe(ctx, m.server.DB())
+// knownTime is the greatest time of the mesh that a server knows of, 0 when it has no part in it yet.
+func knownTime(ctx context.Context, db *sql.DB) (change.Time, error) {
+	info, err := server.Probe(ctx, db)
 	if err != nil {
 		return 0, err
 	}
-	identity, found, err := checkpoint.LoadIdentity(ctx, m.server.DB(), info.Flavor)
+	identity, found, err := checkpoint.LoadIdentity(ctx, db, info.Flavor)
 	if err != nil || !found {
 		return 0, err
 	}
-	newest, err := checkpoint.NewestTime(ctx, m.server.DB())
+	newest, err := checkpoint.NewestTime(ctx, db)
 	if err != nil {
 		return 0, err
 	}
-	now, err := checkpoint.Now(ctx, m.server.DB())
+	now, err := checkpoint.Now(ctx, db)
 	if newest = max(newest, identity.Clock); newest > change.TimeOf(now) {
 		// The clocks of the mesh run ahead of this server's: markers are up to a progress interval behind them.
 		newest += change.Time(time.Minute / time.Microsecond)

@@ -4,6 +4,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -33,6 +34,7 @@ type Mesh struct {
 	// who takes part.
 	mu     sync.Mutex
 	joined chan struct{}
+	anew   context.CancelCauseFunc // ends Run; set by it
 
 	conflicts atomic.Pointer[ConflictStatus] // as counted last
 	verified  atomic.Pointer[verifications]  // as read last
@@ -96,9 +98,14 @@ func (m *Mesh) nameOf(id change.ServerID) string {
 	return ""
 }
 
+// ErrReborn says that a server has become another one, by a clone: a new Mesh is to take this one's place.
+var ErrReborn = errors.New("a server was cloned")
+
 // Run works until the context ends, then stops cleanly. What a server or a link fails at is shown in Status and tried
-// again; it ends nothing else.
+// again; it ends nothing else. Only ErrReborn ends it before.
 func (m *Mesh) Run(ctx context.Context) error {
+	ctx, m.anew = context.WithCancelCause(ctx)
+	defer m.anew(nil)
 	m.log.Info("mesh starts", zap.String("mesh", m.config.Mesh), zap.Int("servers", len(m.members)), zap.Int("links", len(m.links)))
 	var wg sync.WaitGroup
 	wg.Go(func() { m.sampleRates(ctx) })
@@ -115,6 +122,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 		}
 	}
 	m.log.Info("mesh stopped")
+	if errors.Is(context.Cause(ctx), ErrReborn) {
+		return ErrReborn
+	}
 	return nil
 }
 
@@ -227,7 +237,7 @@ func (m *Mesh) greatestTime(ctx context.Context, newborn *member) (change.Time, 
 		if x == newborn {
 			continue
 		}
-		t, err := x.knownTime(ctx)
+		t, err := knownTime(ctx, x.server.DB())
 		if err != nil {
 			m.log.Warn("a server joins while another cannot be asked for its time",
 				zap.String("server", newborn.config.Name), zap.String("unreachable", x.config.Name), zap.Error(err))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"replicator/canal"
 	"replicator/change"
 	"replicator/checkpoint"
+	"replicator/config"
 	"replicator/conflict"
 	"replicator/conflict/spill"
 	"replicator/fault"
@@ -33,7 +35,7 @@ const firstMeeting = 5 * time.Second
 func (m *Mesh) own(ctx context.Context, x *member) error {
 	news := m.news()
 	m.meet(ctx)
-	topology, strangers := m.topology()
+	topology, strangers := m.topology(func(*link) bool { return true })
 	limits := conflict.Limits{Entries: max(1, m.config.Conflict.IndexLimit/m.owned()), Lives: m.config.Adds()}
 	store, err := spill.Open(filepath.Join(m.config.StateDir, "index-"+x.config.Name))
 	if err != nil {
@@ -47,18 +49,18 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	limits.Store = store
 
 	p := x.profile()
-	position, clock, err := checkpoint.LoadFrontier(ctx, x.server.DB(), p.identity)
+	begin, readings, err := m.beginning(ctx, x)
 	if err != nil {
-		return x.fault(err, "read the frontier of "+x.config.Name)
+		return err
 	}
 	o := &owner{
 		mesh: m, member: x, profile: p, state: conflict.NewState(p.identity.ID, topology, limits),
-		definitions: applier.NewDefinitions(), recent: applier.NewRecent(), registers: m.registers(),
+		definitions: applier.NewDefinitions(), recent: applier.NewRecent(), registers: registersOf(m.config),
 		keyer:     image.NewKeyer(server.NewWeigher(x.server.DB(), p.info.Flavor)),
 		watermark: &applier.Watermark{}, indexed: len(m.into(x)) > 0,
-		position: position, clock: clock,
+		position: begin.Position, clock: begin.Clock, readings: readings,
 	}
-	o.state.Checkpoint(position, clock)
+	o.state.Checkpoint(begin.Position, begin.Clock)
 	x.indexed(o.state)
 	defer x.indexed(nil)
 	if err := o.adopt(ctx); err != nil {
@@ -92,12 +94,79 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	return err
 }
 
-// registers knows the tables whose columns add up or are merged.
-func (m *Mesh) registers() *applier.Registers {
-	if !m.config.Adds() && !m.config.Merges() {
+// beginning is where the owner of a server begins to read its binlog: at the frontier. Where the binlog does not reach back to
+// that any more, because another server was away for too long, it is the newest place before which everything is stable without
+// those servers that are being cloned: they get what lies before it with their rows. readings are the places that are kept.
+func (m *Mesh) beginning(ctx context.Context, x *member) (begin canal.Start, readings []uint64, err error) {
+	p, db := x.profile(), x.server.DB()
+	begin.Position, begin.Clock, err = checkpoint.LoadFrontier(ctx, db, p.identity)
+	if err != nil {
+		return begin, nil, x.fault(err, "read the frontier of "+x.config.Name)
+	}
+	places, err := checkpoint.LoadReadings(ctx, db, p.info.Flavor)
+	if err != nil {
+		return begin, nil, x.fault(err, "read the places of "+x.config.Name)
+	}
+	for _, r := range places {
+		readings = append(readings, r.ID)
+	}
+	purged, err := p.dialect.Purged(ctx, db)
+	if err != nil || begin.Position.Covers(purged) {
+		return begin, readings, err
+	}
+	applied, err := m.markersOn(ctx, x)
+	if err != nil {
+		return begin, nil, x.fault(err, "read the markers of "+x.config.Name)
+	}
+	topology, _ := m.topology(func(l *link) bool { return !l.from.cloning.Load() && !l.to.cloning.Load() })
+	r, found := stablePlace(p.identity.ID, topology, applied, places)
+	if !found || !r.Position.Covers(purged) {
+		return begin, nil, fault.New(fault.Purged,
+			"a server was away for longer than the binlogs reach. Clone it: replicator clone --from "+x.config.Name+" --to the server that was away; "+
+				"or take it out of the configuration and restart this process",
+			"%s has purged its binlog behind %s, from where it would have to be read to know what conflicts with what", x.config.Name, begin.Position)
+	}
+	x.log.Warn("the change index begins behind its frontier, which the binlog does not reach back to",
+		zap.Stringer("frontier", begin.Position), zap.Stringer("position", r.Position))
+	return canal.Start{Position: r.Position, Clock: r.Clock}, readings, nil
+}
+
+// markersOn are the newest markers on a server of the others that are known.
+func (m *Mesh) markersOn(ctx context.Context, x *member) (map[change.ServerID]checkpoint.State, error) {
+	var sources []checkpoint.Identity
+	for _, l := range m.into(x) {
+		if p := l.from.profile(); p != nil {
+			sources = append(sources, p.identity)
+		}
+	}
+	return checkpoint.NewestMarkers(ctx, x.server.DB(), sources)
+}
+
+// stablePlace is the first of the places of a server's binlog before which everything is stable there, as the newest markers on
+// it tell.
+func stablePlace(id change.ServerID, topology conflict.Topology, applied map[change.ServerID]checkpoint.State, places []checkpoint.Reading) (checkpoint.Reading, bool) {
+	state := conflict.NewState(id, topology, conflict.Limits{})
+	for source, m := range applied {
+		state.Applied(source, m.Clock)
+	}
+	for _, r := range places {
+		stable := state.Stable(change.Version{Time: r.Clock.Time, Origin: id})
+		for _, e := range r.Clock.Context {
+			stable = stable && state.Stable(change.Version{Time: e.Time, Origin: e.Origin})
+		}
+		if stable {
+			return r, true
+		}
+	}
+	return checkpoint.Reading{}, false
+}
+
+// registersOf knows the tables whose columns add up or are merged.
+func registersOf(c *config.Config) *applier.Registers {
+	if !c.Adds() && !c.Merges() {
 		return nil
 	}
-	return applier.NewRegisters(m.config.Added, m.config.Merged)
+	return applier.NewRegisters(c.Added, c.Merged)
 }
 
 // owned is how many targets this process owns: they share what memory the change index may take.
@@ -124,9 +193,9 @@ func (m *Mesh) meet(ctx context.Context) {
 	}
 }
 
-// topology lists the links by identity. A server that was never reached takes part under a random one: it has seen
+// topology lists the links that count by identity. A server that was never reached takes part under a random one: it has seen
 // nothing, so nothing is stable before it is known.
-func (m *Mesh) topology() (t conflict.Topology, strangers bool) {
+func (m *Mesh) topology(counts func(*link) bool) (t conflict.Topology, strangers bool) {
 	ids := map[*member]change.ServerID{}
 	for _, x := range m.members {
 		if p := x.profile(); p != nil {
@@ -138,7 +207,9 @@ func (m *Mesh) topology() (t conflict.Topology, strangers bool) {
 	}
 	var links []conflict.Link
 	for _, l := range m.links {
-		links = append(links, conflict.Link{From: ids[l.from], To: ids[l.to]})
+		if counts(l) {
+			links = append(links, conflict.Link{From: ids[l.from], To: ids[l.to]})
+		}
 	}
 	return conflict.NewTopology(links...), strangers
 }
@@ -164,7 +235,12 @@ type owner struct {
 	noted    time.Time
 	keys     []change.Key // of the event that is being fed
 
-	changed atomic.Bool // rows have been fed since the frontier was saved
+	// Of the upkeep: the places that are kept of how far the owner had read.
+	readings  []uint64
+	readingAt time.Time
+
+	changed atomic.Bool                 // rows have been fed since the frontier was saved
+	fed     atomic.Pointer[canal.Start] // how far the tailer was at the last checkpoint
 }
 
 // tail feeds the change index from the target's binlog, over as many connections as it takes: the index stays, and goes
@@ -231,6 +307,7 @@ func (o *owner) Transaction(tx *change.Transaction) error {
 	if time.Since(o.noted) >= time.Second {
 		o.noted = time.Now()
 		o.state.Checkpoint(o.position, o.clock)
+		o.fed.Store(&canal.Start{Position: o.position.Clone(), Clock: o.clock})
 	}
 	return nil
 }
@@ -276,6 +353,8 @@ func (o *owner) upkeep(ctx context.Context) error {
 		switch err := o.beat(ctx, frontier); {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, checkpoint.ErrReborn):
+			return fault.Wrap(err, fault.Unavailable, "wait: it is looked at again", "apply to %s", o.member.config.Name)
 		case err != nil:
 			held = true
 			f := o.member.trouble.set(o.member.fault(err, "write the heartbeat of "+o.member.config.Name))
@@ -303,7 +382,13 @@ func (o *owner) beat(ctx context.Context, frontier bool) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
+	if err := checkpoint.HoldIdentity(ctx, tx, o.profile.identity.ID); err != nil {
+		return err
+	}
 	if err := checkpoint.Beat(ctx, tx, o.applied()); err != nil {
+		return err
+	}
+	if err := o.saveReading(ctx, tx); err != nil {
 		return err
 	}
 	if position, clock, ok := o.state.Frontier(); ok && frontier {
@@ -312,6 +397,32 @@ func (o *owner) beat(ctx context.Context, frontier bool) error {
 		}
 	}
 	return tx.Commit()
+}
+
+// readingEvery is how often it is saved how far the owner has read.
+const readingEvery = 5 * time.Second
+
+// saveReading records how far the tailer has come: for whoever has to begin there because the frontier is out of reach.
+func (o *owner) saveReading(ctx context.Context, q checkpoint.Querier) error {
+	fed := o.fed.Load()
+	if fed == nil || time.Since(o.readingAt) < readingEvery {
+		return nil
+	}
+	last := uint64(0)
+	if len(o.readings) > 0 {
+		last = slices.Max(o.readings)
+	}
+	r := checkpoint.Reading{ID: last + 1, Position: fed.Position, Clock: fed.Clock}
+	for _, l := range o.mesh.into(o.member) {
+		r.Sources = append(r.Sources, l.from.config.Name)
+	}
+	gone := checkpoint.Thin(o.readings, r.ID)
+	if err := checkpoint.SaveReading(ctx, q, r, gone); err != nil {
+		return err
+	}
+	o.readingAt = time.Now()
+	o.readings = append(slices.DeleteFunc(o.readings, func(id uint64) bool { return slices.Contains(gone, id) }), r.ID)
+	return nil
 }
 
 // applied is what this target has of every source that is linked to it.

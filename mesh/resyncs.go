@@ -213,7 +213,7 @@ const ownerPatience = 5 * time.Second
 func (w *witness) awaitOwner(ctx context.Context) error {
 	for until := time.Now().Add(ownerPatience); !w.owned; {
 		if time.Now().After(until) {
-			return fault.New(fault.Precondition, "start `replicator run` with this configuration: it carries the resync out",
+			return fault.New(fault.Precondition, "start `replicator run` with this configuration",
 				"no process applies to %s", w.status.Name)
 		}
 		if err := wait(ctx, watchEvery); err != nil {

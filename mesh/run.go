@@ -223,16 +223,9 @@ const (
 
 // hubOptions say how to read a server's binlog.
 func (m *member) hubOptions(p *profile) canal.Options {
-	c := m.mesh.config
-	return canal.Options{
-		Name: m.config.Name, Address: m.server.Endpoint(), User: m.config.Reader.User, Password: m.config.Reader.Password,
-		TLS: p.login.TLS, Dial: p.login.Dial, Compress: p.login.Compress,
-		Flavor: p.info.Flavor, Identity: p.identity.ID, Match: c.Tables.Matches,
-		Weigher: server.NewWeigher(m.server.DB(), p.info.Flavor), Logger: m.log.Named("canal"),
-		RingBytes: max(ringBytes/int64(len(m.mesh.members)), leastRing),
-		StateDir:  c.StateDir, SpoolBytes: int64(c.Apply.GroupBytes), MaxClockSkew: c.Conflict.MaxClockSkew,
-		Times: times(c),
-	}
+	o := readerOptions(m.mesh.config, m.config, m.server, p.login, p.info, p.identity.ID)
+	o.Logger = m.log.Named("canal")
+	return o
 }
 
 // times says where the application gives the time of its changes.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 
 	"replicator/change"
 	"replicator/checkpoint"
@@ -31,7 +32,8 @@ func checkHistory(ctx context.Context, r *report, from, to *Subject) {
 		r.check(true, Pass, name, "", "the binlog of %s reaches back to what was applied here", from.Name)
 	default:
 		r.add(Fail, fault.Purged, name,
-			"copy the tables again with replicator resync table or replicator clone; before a version has them: docs/operations.md, Starting over",
+			fmt.Sprintf("make %s a copy of it: replicator clone --from %s --to %[1]s --replace; and keep binlogs longer than an outage may last (binlog_expire_logs_seconds)",
+				to.Name, from.Name),
 			"%s has purged the binlog behind %s, which is what was applied here", from.Name, position)
 	}
 }

@@ -41,6 +41,7 @@ func newRootCommand() *cobra.Command {
 		newConflictsCommand(),
 		newVerifyCommand(),
 		newResyncCommand(),
+		newCloneCommand(),
 		newLinkCommand(),
 		newHealthCommand(),
 		newVersionCommand(),
@@ -85,7 +86,6 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 
 // later are the commands that a later version brings: they are known, so that nobody takes them for a mistake.
 var later = [][2]string{
-	{"clone", "Make a server a replica of another's tables, then let it join"},
 	{"errors", "List, retry and skip transactions that were set aside"},
 	{"drain", "Hand over everything that this process owns"},
 	{"pull", "Follow another replicator's change feed"},

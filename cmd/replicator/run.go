@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"replicator/api"
 	"replicator/config"
 	"replicator/fault"
+	"replicator/journal"
 	"replicator/mesh"
 )
 
@@ -62,24 +64,32 @@ func runMesh(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // nothing was written
-	m, err := mesh.New(cfg, log)
-	if err != nil {
+	var current generation
+	if err := current.begin(cfg, log); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if cfg.HTTP.Listen != "" {
-		server, err := api.Listen(ctx, cfg.HTTP, m, cfg.Added, log)
+		server, err := api.Listen(ctx, cfg.HTTP, &current, cfg.Added, log)
 		if err != nil {
 			return err
 		}
 		group.Go(func() error { return server.Serve(ctx) })
 	}
 	group.Go(func() error {
-		err := m.Run(ctx)
-		if err == nil && ctx.Err() == nil {
-			return errors.New("bug: the mesh ended by itself")
+		for {
+			err := current.Load().Run(ctx)
+			switch {
+			case errors.Is(err, mesh.ErrReborn) && ctx.Err() == nil:
+				if err := current.begin(cfg, log); err != nil {
+					return err
+				}
+			case err == nil && ctx.Err() == nil:
+				return errors.New("bug: the mesh ended by itself")
+			default:
+				return err
+			}
 		}
-		return err
 	})
 	ended := make(chan error, 1)
 	go func() { ended <- group.Wait() }()
@@ -92,6 +102,26 @@ func runMesh(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 			"the mesh did not stop within %s", stopLimit)
 	}
 }
+
+// generation is the mesh that runs now: another one takes its place when a server was cloned.
+type generation struct{ atomic.Pointer[mesh.Mesh] }
+
+func (g *generation) begin(cfg *config.Config, log *zap.Logger) error {
+	m, err := mesh.New(cfg, log)
+	if err == nil {
+		g.Store(m)
+	}
+	return err
+}
+
+// Status implements api.Mesh.
+func (g *generation) Status(ctx context.Context) mesh.Status { return g.Load().Status(ctx) }
+
+// Resume implements api.Mesh.
+func (g *generation) Resume(from, to string) error { return g.Load().Resume(from, to) }
+
+// Journals implements api.Mesh.
+func (g *generation) Journals() []journal.Server { return g.Load().Journals() }
 
 // newLogger writes to out: one line per entry for people, or one JSON document per entry.
 func newLogger(cfg config.Log, out io.Writer) *zap.Logger {

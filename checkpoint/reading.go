@@ -1,0 +1,78 @@
+package checkpoint
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"replicator/change"
+)
+
+// Reading is a place of a server's own binlog that its owner had read up to.
+type Reading struct {
+	ID       uint64 // the greatest is the newest
+	Position change.GTIDSet
+	Clock    change.Clock // the fold there: whoever has to fold from a place that is not long ago begins here
+	Sources  []string     // the names of the servers with links to this one, as the owner was configured
+}
+
+// SaveReading records how far the owner has read, and removes older places.
+func SaveReading(ctx context.Context, q Querier, r Reading, remove []uint64) error {
+	_, err := q.ExecContext(ctx, "INSERT INTO replicator.reading (id, position, clock, sources, saved_at) VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))",
+		r.ID, r.Position.String(), r.Clock.AppendBinary(nil), strings.Join(r.Sources, ","))
+	for _, id := range remove {
+		if err == nil {
+			_, err = q.ExecContext(ctx, "DELETE FROM replicator.reading WHERE id = ?", id)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("save how far the binlog has been read: %w", err)
+	}
+	return nil
+}
+
+// LoadReadings reads the places that are kept, the newest first.
+func LoadReadings(ctx context.Context, q Querier, flavor change.Flavor) (all []Reading, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT id, position, clock, sources FROM replicator.reading ORDER BY id DESC")
+	if err != nil {
+		return nil, fmt.Errorf("read how far the binlog has been read: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r Reading
+		var position, clock []byte
+		var sources string
+		err := rows.Scan(&r.ID, &position, &clock, &sources)
+		if err == nil {
+			r.Position, err = change.ParseGTIDSet(flavor, string(position))
+		}
+		if err == nil {
+			r.Clock, err = change.DecodeClock(clock)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read how far the binlog has been read: %w", err)
+		}
+		r.Sources = strings.Split(sources, ",")
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+// thinned is how many places of each age stay.
+const thinned = 8
+
+// Thin returns which of the places are not to be kept beside the newest: of those that are twice as old, half as many stay.
+func Thin(ids []uint64, newest uint64) (remove []uint64) {
+	return slices.DeleteFunc(slices.Clone(ids), func(id uint64) bool {
+		age := newest - id
+		for step := uint64(1); ; step *= 2 {
+			switch {
+			case id%step != 0:
+				return false
+			case age < thinned*step:
+				return true
+			}
+		}
+	})
+}

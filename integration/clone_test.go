@@ -1,0 +1,215 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"replicator/api"
+	"replicator/image/imagetest"
+	"replicator/mesh"
+	"replicator/sandbox"
+)
+
+// TestClone copies a server that is written to, to one that has nothing, which then is a member like the others; and again
+// when it was away, and its binlog position is of no use any more.
+func TestClone(t *testing.T) {
+	t.Parallel()
+	for name, flavors := range map[string][]sandbox.Flavor{
+		"mysql":   {sandbox.MySQL97, sandbox.MySQL97, sandbox.MySQL97},
+		"mariadb": {sandbox.MariaDB118, sandbox.MariaDB118, sandbox.MariaDB1011},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, flavors...)
+			types := imagetest.TypesFor("app.types", flavors...).Without("z_text", "z_blob") // links refuse COMPRESSED
+			east, north := c.sites[0], c.sites[2]
+			all := c.sites
+			c.admitCloner()
+			c.sites = all[:2]
+			tables := append(c.createShared(), "app.big", "app.words")
+			c.everywhere(types.Create(), bigTable, wordTable)
+			imagetest.Exec(t, east.server, types.Fill()...)
+			imagetest.Exec(t, all[1].server, types.Fill()...)
+			for _, s := range c.sites { // before the mesh begins, and so taken as equal
+				fillBig(t, s)
+			}
+			c.sites = all
+			c.start()
+			await(t, 30*time.Second, func() error { return c.runs("east", "west") })
+
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var writers sync.WaitGroup
+			var increments atomic.Int64
+			write := func(i int) {
+				writers.Go(func() { all[i].writeShared(ctx, t, rand.New(rand.NewPCG(1, uint64(i)))) })
+				writers.Go(func() { all[i].writeBig(ctx, t, rand.New(rand.NewPCG(2, uint64(i)))) })
+			}
+			writers.Go(func() { c.count(ctx, &increments) })
+			write(0)
+			write(1)
+			d := c.clone(t, "east", "north")
+			if n := number(t, d.Copied); n < 20_000 {
+				t.Errorf("%d rows copied", n)
+			}
+			write(2)
+			c.awaitLinks(60 * time.Second)
+
+			// Away until its peers' binlogs are gone; nothing of its own is lost.
+			north.exec(t, "INSERT INTO app.words VALUES ('of the north', 1, 'v')")
+			stop()
+			writers.Wait()
+			c.awaitCaughtUp()
+			c.awaitEqual(60*time.Second, tables...)
+			c.checkCounter(increments.Load())
+			c.comeBack(t)
+			c.awaitEqual(60*time.Second, tables...)
+			c.all("SELECT COUNT(*) FROM app.words WHERE w LIKE 'of the north%'", "1")
+			c.all("SELECT COUNT(*) FROM app.words WHERE w = 'while it was away'", "1")
+			north.exec(t, "INSERT INTO app.words VALUES ('back again', 1, 'v')")
+			c.awaitEqual(60*time.Second, tables...)
+		})
+	}
+}
+
+// comeBack cuts north off until the binlogs of the others do not reach back any more, and clones it.
+func (c *cluster) comeBack(t *testing.T) {
+	t.Helper()
+	east, north := c.sites[0], c.sites[2]
+	if err := north.proxy.Cut(); err != nil {
+		t.Fatal(err)
+	}
+	east.exec(t, "INSERT INTO app.words VALUES ('while it was away', 1, 'v')")
+	await(t, 10*time.Second, func() error { return c.sites[1].holds("SELECT COUNT(*) FROM app.words WHERE w = 'while it was away'", "1") })
+	files, before := map[*site]string{}, map[*site]int{}
+	for _, s := range c.sites[:2] {
+		s.exec(t, "FLUSH BINARY LOGS")
+		files[s], before[s] = s.lastBinlog(t), s.places(t)
+	}
+	for s, file := range files {
+		await(t, 40*time.Second, func() error { // what was there in the meantime, the other one has, and has said so
+			if now := s.places(t); now < before[s]+5 {
+				return fmt.Errorf("place %d, was %d", now, before[s])
+			}
+			return nil
+		})
+		s.exec(t, "PURGE BINARY LOGS TO '"+file+"'")
+	}
+	c.kill()
+	if err := north.proxy.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	l := c.awaitLink(30*time.Second, "east", "north", mesh.Stopped)
+	if l.Error == nil || l.Error.Class != "binlog_purged" || !strings.Contains(l.Error.Remedy, "replicator clone --from") {
+		t.Errorf("%+v", l.Error)
+	}
+	out, err := c.cloneSays("east", "north")
+	if err == nil || !strings.Contains(out, "--replace") {
+		t.Errorf("a server with rows: %v\n%s", err, out)
+	}
+	d := c.clone(t, "east", "north", "--replace")
+	if same, rows := number(t, d.Same), number(t, d.Copied); same < 10*rows {
+		t.Errorf("%d rows copied, %d were there", rows, same)
+	}
+	c.awaitLinks(60 * time.Second)
+}
+
+// places is the number of the newest place up to which the owner has read the server's binlog.
+func (s *site) places(t *testing.T) (newest int) {
+	t.Helper()
+	if err := s.db.QueryRow("SELECT MAX(id) FROM replicator.reading").Scan(&newest); err != nil {
+		t.Fatal(err)
+	}
+	return newest
+}
+
+// lastBinlog is the name of the file that the server writes to.
+func (s *site) lastBinlog(t *testing.T) (name string) {
+	t.Helper()
+	rows, err := s.db.Query("SHOW BINARY LOGS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make([]any, len(columns))
+	for i := range values {
+		values[i] = new([]byte)
+	}
+	for rows.Next() {
+		if err := rows.Scan(values...); err != nil {
+			t.Fatal(err)
+		}
+		name = string(*values[0].(*[]byte))
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// runs says which link among some servers does not run.
+func (c *cluster) runs(names ...string) error {
+	s, err := c.status()
+	if err != nil {
+		return err
+	}
+	among := func(name string) bool { return strings.Contains(strings.Join(names, " "), name) }
+	for _, l := range s.Links {
+		if among(l.From) && among(l.To) && l.State != mesh.Running {
+			return fmt.Errorf("link %s-%s is %s: %+v", l.From, l.To, l.State, l.Error)
+		}
+	}
+	return nil
+}
+
+const clonerPassword = "s3cret of the cloner"
+
+// admitCloner makes the account for the copy everywhere.
+func (c *cluster) admitCloner() {
+	c.everywhere("CREATE USER cloner IDENTIFIED BY '"+clonerPassword+"'", "GRANT ALL ON *.* TO cloner")
+}
+
+// cloning is the command, as an account that may do everything.
+func (c *cluster) cloning(from, to string, more ...string) *exec.Cmd {
+	args := append([]string{"clone", "--from", from, "--to", to, "--user", "cloner", "--json", "--config", filepath.Join(c.dir, "replicator.yaml")}, more...)
+	cmd := exec.Command(c.binary, args...)
+	cmd.Env = append(os.Environ(), "REPLICATOR_CLONE_PASSWORD="+clonerPassword)
+	return cmd
+}
+
+// cloneSays runs the command and returns all that it says.
+func (c *cluster) cloneSays(from, to string, more ...string) (string, error) {
+	out, err := c.cloning(from, to, more...).CombinedOutput()
+	return string(out), err
+}
+
+// clone runs the command, which must end well.
+func (c *cluster) clone(t *testing.T, from, to string, more ...string) (d api.CloneDocument) {
+	t.Helper()
+	cmd := c.cloning(from, to, more...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	began := time.Now()
+	out, err := cmd.Output()
+	if err != nil || json.Unmarshal(out, &d) != nil {
+		t.Fatalf("clone: %v\n%s%s", err, said.String(), out)
+	}
+	t.Logf("clone of %s to %s: %s rows copied, %s were there, %s removed, in %s", from, to, d.Copied, d.Same, d.Removed, time.Since(began).Round(time.Millisecond))
+	return d
+}
