@@ -179,20 +179,20 @@ func (t *tailer) heartbeats(ev *change.RowsEvent) error {
 	return nil
 }
 
-// identities ends the reading where the server becomes another one: what it commits from there on has another origin, and
-// whoever reads on as if it were the old one would send it twice.
+// identities ends the reading where the server becomes another one, or is taken out of the mesh to become one: what it commits
+// from there on has another origin, and whoever reads on as if it were the old one would send it twice.
 func (t *tailer) identities(ev *change.RowsEvent) error {
 	for _, r := range ev.Rows {
-		after := ev.After(r)
-		if after == nil {
-			continue
+		img, gone := ev.After(r), false
+		if img == nil {
+			img, gone = ev.Before(r), true
 		}
-		id, err := checkpoint.DecodeIdentityRow(ev.Table, after)
+		id, err := checkpoint.DecodeIdentityRow(ev.Table, img)
 		if err != nil {
 			return t.malformed(err)
 		}
-		if id != t.opts.Identity {
-			return fault.New(fault.Unavailable, "wait: it is looked at again", "%s has become another server: %s is not its identity any more",
+		if (id == t.opts.Identity) == gone {
+			return fault.New(fault.Unavailable, "wait: it is looked at again", "%s is not %s any more: it is being cloned, or was given another identity",
 				t.opts.Name, t.opts.Identity)
 		}
 	}

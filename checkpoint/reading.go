@@ -15,12 +15,13 @@ type Reading struct {
 	Position change.GTIDSet
 	Clock    change.Clock // the fold there: whoever has to fold from a place that is not long ago begins here
 	Sources  []string     // the names of the servers with links to this one, as the owner was configured
+	Cloning  []string     // of these: those that were being cloned, and with which the owner did not count when it began
 }
 
 // SaveReading records how far the owner has read, and removes older places.
 func SaveReading(ctx context.Context, q Querier, r Reading, remove []uint64) error {
-	_, err := q.ExecContext(ctx, "INSERT INTO replicator.reading (id, position, clock, sources, saved_at) VALUES (?, ?, ?, ?, UTC_TIMESTAMP(6))",
-		r.ID, r.Position.String(), r.Clock.AppendBinary(nil), strings.Join(r.Sources, ","))
+	_, err := q.ExecContext(ctx, "INSERT INTO replicator.reading (id, position, clock, sources, cloning, saved_at) VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))",
+		r.ID, r.Position.String(), r.Clock.AppendBinary(nil), strings.Join(r.Sources, ","), strings.Join(r.Cloning, ","))
 	for _, id := range remove {
 		if err == nil {
 			_, err = q.ExecContext(ctx, "DELETE FROM replicator.reading WHERE id = ?", id)
@@ -34,7 +35,7 @@ func SaveReading(ctx context.Context, q Querier, r Reading, remove []uint64) err
 
 // LoadReadings reads the places that are kept, the newest first.
 func LoadReadings(ctx context.Context, q Querier, flavor change.Flavor) (all []Reading, err error) {
-	rows, err := q.QueryContext(ctx, "SELECT id, position, clock, sources FROM replicator.reading ORDER BY id DESC")
+	rows, err := q.QueryContext(ctx, "SELECT id, position, clock, sources, cloning FROM replicator.reading ORDER BY id DESC")
 	if err != nil {
 		return nil, fmt.Errorf("read how far the binlog has been read: %w", err)
 	}
@@ -42,8 +43,8 @@ func LoadReadings(ctx context.Context, q Querier, flavor change.Flavor) (all []R
 	for rows.Next() {
 		var r Reading
 		var position, clock []byte
-		var sources string
-		err := rows.Scan(&r.ID, &position, &clock, &sources)
+		var sources, cloning string
+		err := rows.Scan(&r.ID, &position, &clock, &sources, &cloning)
 		if err == nil {
 			r.Position, err = change.ParseGTIDSet(flavor, string(position))
 		}
@@ -53,7 +54,7 @@ func LoadReadings(ctx context.Context, q Querier, flavor change.Flavor) (all []R
 		if err != nil {
 			return nil, fmt.Errorf("read how far the binlog has been read: %w", err)
 		}
-		r.Sources = strings.Split(sources, ",")
+		r.Sources, r.Cloning = strings.Split(sources, ","), strings.Split(cloning, ",")
 		all = append(all, r)
 	}
 	return all, rows.Err()

@@ -179,6 +179,7 @@ var migrations = [][]string{
   position LONGBLOB NOT NULL COMMENT 'own GTID set up to which the owner had read its binlog',
   clock    BLOB NOT NULL COMMENT 'own folded clock at that position',
   sources  TEXT NOT NULL COMMENT 'servers with links to this one, as its owner was configured',
+  cloning  TEXT NOT NULL COMMENT 'of these: those that were being cloned',
   saved_at DATETIME(6) NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin`,
 		`CREATE TABLE IF NOT EXISTS replicator.clone (

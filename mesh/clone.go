@@ -434,35 +434,26 @@ func (x *cloning) settled(ctx context.Context) (canal.Start, error) {
 }
 
 // announced makes sure that every server that the target will send changes to counts with it from now on: until the target
-// has a change, that server's owner is not to forget what it decides by. With patience, all of them have to answer.
+// has a change, that server's owner is not to forget what it decides by. Before the target is out of the mesh, only what will
+// not change by itself is an error.
 func (x *cloning) announced(ctx context.Context, patience time.Duration) error {
-	for _, name := range append(x.targets(), x.From) {
-		w := x.witness(name)
+	names := append(x.targets(), x.From)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		for until := time.Now().Add(patience); ; {
-			w.owned = false
-			err := w.ask(ctx)
-			var places []checkpoint.Reading
-			if err == nil && w.owned {
-				places, err = checkpoint.LoadReadings(ctx, w.server.DB(), w.info.Flavor)
-			}
+			passing, lasting := x.heeds(ctx, x.witness(name))
 			switch {
-			case err != nil && !server.IsMissingTable(err):
-				return server.Fault(err, "ask "+name)
-			case err == nil && w.owned && len(places) > 0 && (name == x.From || slices.Contains(places[0].Sources, x.To)):
-			case patience == 0 && len(places) == 0:
-			case time.Now().Before(until):
+			case lasting != nil:
+				return lasting
+			case passing == nil || patience == 0:
+			case time.Now().After(until):
+				return passing
+			default:
 				x.Say("waiting for the process that applies to " + name)
 				if err := wait(ctx, clonePoll); err != nil {
 					return err
 				}
 				continue
-			case !w.owned:
-				return fault.New(fault.Precondition, "start `replicator run` with this configuration, and run this again", "no process applies to %s", name)
-			case len(places) == 0:
-				return fault.New(fault.Precondition, "run this version of replicator there", "the process that applies to %s does not say how far it has read", name)
-			default:
-				return fault.New(fault.Precondition, fmt.Sprintf("add %s to the configuration of `replicator run`, restart it, and run this again", x.To),
-					"the process that applies to %s does not know of %s", name, x.To)
 			}
 			break
 		}
@@ -470,10 +461,37 @@ func (x *cloning) announced(ctx context.Context, patience time.Duration) error {
 	return nil
 }
 
+// heeds asks whether a server's owner counts with the target, and knows that it is being cloned; what it says otherwise
+// passes, or lasts until somebody does something about it.
+func (x *cloning) heeds(ctx context.Context, w *witness) (passing, lasting error) {
+	name := w.status.Name
+	w.owned = false
+	if err := w.ask(ctx); err != nil {
+		return nil, err
+	}
+	places, err := checkpoint.LoadReadings(ctx, w.server.DB(), w.info.Flavor)
+	if err != nil && !server.IsMissingTable(err) {
+		return nil, server.Fault(err, "ask "+name)
+	}
+	receives := slices.Contains(x.targets(), name)
+	switch {
+	case !w.owned:
+		return fault.New(fault.Precondition, "start `replicator run` with this configuration, and run this again", "no process applies to %s", name), nil
+	case len(places) == 0:
+		return fault.New(fault.Precondition, "run this version of replicator there", "the process that applies to %s does not say how far it has read", name), nil
+	case receives && !slices.Contains(places[0].Sources, x.To):
+		return nil, fault.New(fault.Precondition, fmt.Sprintf("add %s to the configuration of `replicator run`, restart it, and run this again", x.To),
+			"the process that applies to %s does not know of %s", name, x.To)
+	case receives && !slices.Contains(places[0].Cloning, x.To):
+		return fault.New(fault.Precondition, "see its log, and whether it reaches "+x.To, "the process that applies to %s has not noticed that %s is being cloned", name, x.To), nil
+	}
+	return nil, nil
+}
+
 // targets are the servers to which the target has links.
 func (x *cloning) targets() (names []string) {
 	for _, l := range x.config.Links {
-		if l.From == x.To && l.To != x.From {
+		if l.From == x.To {
 			names = append(names, l.To)
 		}
 	}

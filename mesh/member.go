@@ -122,6 +122,7 @@ func (m *member) learn(p *profile) {
 		close(m.ready)
 	}
 	m.known = p
+	m.cloning.Store(false)
 }
 
 // identify reads the server's identity, and gives birth to a server that has none.
@@ -138,8 +139,10 @@ func (m *member) identify(ctx context.Context, info server.Info) (checkpoint.Ide
 	if err == nil && !found {
 		identity, err = m.beBorn(ctx, conn, info)
 	}
-	if m.cloning.Store(errors.Is(err, checkpoint.ErrReborn)); m.cloning.Load() {
-		if m.profile() != nil { // nobody is to count with what it had
+	if errors.Is(err, checkpoint.ErrReborn) {
+		if m.profile() == nil {
+			m.cloning.Store(true)
+		} else { // nobody is to count with what it had
 			m.log.Info("server is being cloned: the mesh begins anew without it")
 			m.mesh.anew(ErrReborn)
 		}

@@ -238,6 +238,7 @@ type owner struct {
 	// Of the upkeep: the places that are kept of how far the owner had read.
 	readings  []uint64
 	readingAt time.Time
+	cloning   []string
 
 	changed atomic.Bool                 // rows have been fed since the frontier was saved
 	fed     atomic.Pointer[canal.Start] // how far the tailer was at the last checkpoint
@@ -405,22 +406,27 @@ const readingEvery = 5 * time.Second
 // saveReading records how far the tailer has come: for whoever has to begin there because the frontier is out of reach.
 func (o *owner) saveReading(ctx context.Context, q checkpoint.Querier) error {
 	fed := o.fed.Load()
-	if fed == nil || time.Since(o.readingAt) < readingEvery {
+	if fed == nil {
 		return nil
 	}
-	last := uint64(0)
-	if len(o.readings) > 0 {
-		last = slices.Max(o.readings)
-	}
-	r := checkpoint.Reading{ID: last + 1, Position: fed.Position, Clock: fed.Clock}
+	r := checkpoint.Reading{ID: 1, Position: fed.Position, Clock: fed.Clock}
 	for _, l := range o.mesh.into(o.member) {
 		r.Sources = append(r.Sources, l.from.config.Name)
+		if l.from.cloning.Load() {
+			r.Cloning = append(r.Cloning, l.from.config.Name)
+		}
+	}
+	if time.Since(o.readingAt) < readingEvery && slices.Equal(r.Cloning, o.cloning) {
+		return nil
+	}
+	if len(o.readings) > 0 {
+		r.ID = slices.Max(o.readings) + 1
 	}
 	gone := checkpoint.Thin(o.readings, r.ID)
 	if err := checkpoint.SaveReading(ctx, q, r, gone); err != nil {
 		return err
 	}
-	o.readingAt = time.Now()
+	o.readingAt, o.cloning = time.Now(), r.Cloning
 	o.readings = append(slices.DeleteFunc(o.readings, func(id uint64) bool { return slices.Contains(gone, id) }), r.ID)
 	return nil
 }
