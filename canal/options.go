@@ -22,7 +22,8 @@ type Options struct {
 	Password func() (string, error) // asked before every connection, so that a rotated password is found
 	TLS      *tls.Config            // nil: no encryption. ServerName is set from Address when it is empty
 	Flavor   change.Flavor
-	// Identity is the server's replicator.identity: the origin of what is committed there.
+	// Identity is the server's replicator.identity: the origin of what is committed there. The reading ends where it has
+	// another one; zero reads on.
 	Identity change.ServerID
 	// Match tells the replicated tables. It is never asked about the replicator schema. It must be pure.
 	Match func(change.TableName) bool

@@ -182,6 +182,9 @@ func (t *tailer) heartbeats(ev *change.RowsEvent) error {
 // identities ends the reading where the server becomes another one, or is taken out of the mesh to become one: what it commits
 // from there on has another origin, and whoever reads on as if it were the old one would send it twice.
 func (t *tailer) identities(ev *change.RowsEvent) error {
+	if t.opts.Identity == (change.ServerID{}) {
+		return nil // whoever it is
+	}
 	for _, r := range ev.Rows {
 		img, gone := ev.After(r), false
 		if img == nil {

@@ -100,13 +100,11 @@ func (x *cloning) read(ctx context.Context, w *witness, start canal.Start, upTo 
 	if err != nil {
 		return err
 	}
-	id := change.ServerID{}
-	if w.identity != nil {
-		id = w.identity.ID
-	}
-	o := readerOptions(x.config, x.config.Server(w.status.Name), w.server, login, w.info, id)
+	o := readerOptions(x.config, x.config.Server(w.status.Name), w.server, login, w.info, change.ServerID{})
 	o.RingBytes, o.Logger = leastRing, x.Log
-	if w != x.source { // nobody goes by the times
+	if w == x.source {
+		o.Identity = w.identity.ID
+	} else { // it may have had others, and nobody goes by the times
 		o.MaxClockSkew = 0
 	}
 	r := &stretch{at: start.Position.Clone(), upTo: upTo, do: do}
