@@ -54,6 +54,11 @@ func (o *Options) problems(pairs []*pair) []error {
 			refuse(fmt.Sprintf("ALTER TABLE %s ENGINE = InnoDB, or leave it out of the replicated tables", quoted(name)),
 				"table %s is %s on %s, which no snapshot can show", name, p.source.Engine, o.Source.Name)
 		}
+		if label := p.lostLabel(); label != "" && (p.target == nil || p.differs != "") {
+			refuse("make the table on "+o.Target.Name+" by hand, then run it again",
+				"table %s has label %s: servers print characters outside of the basic plane as question marks, so the label cannot be made from that", name, label)
+			continue
+		}
 		if p.target == nil {
 			continue
 		}
@@ -79,6 +84,16 @@ func (o *Options) problems(pairs []*pair) []error {
 			"tables on %s have rows already, %d of them: %s%s", o.Target.Name, len(full), strings.Join(full[:min(named, len(full))], ", "), rest))
 	}
 	return all
+}
+
+// lostLabel is a label of an ENUM or SET of which SHOW CREATE TABLE may not tell all, "" where there is none.
+func (p *pair) lostLabel() string {
+	for _, c := range p.source.Columns {
+		if (c.DataType == "enum" || c.DataType == "set") && strings.Contains(c.Type, "?") {
+			return c.Name + " " + c.Type
+		}
+	}
+	return ""
 }
 
 // firing are the triggers of a table that stays that would fire for the rows that are copied.

@@ -26,16 +26,13 @@ func TestTypes(t *testing.T) {
 			r := newRig(t, c.from, c.to)
 			table := imagetest.TypesFor("types.t", c.from, c.to).Without(c.without...)
 			exec(t, r.hosts[0], append([]string{"CREATE DATABASE types", "SET NAMES utf8mb4", table.Create()}, table.Fill()...)...)
-			mixed := c.from.MariaDB() != c.to.MariaDB()
-			if mixed {
-				exec(t, r.hosts[1], "CREATE DATABASE types", "SET NAMES utf8mb4", table.Create())
-			}
+			exec(t, r.hosts[1], "CREATE DATABASE types", "SET NAMES utf8mb4", table.Create())
 			o := r.options(t, "types")
 			o.Replace, o.ranges = true, 5
 			report := r.copy(t, o)
 			rows := r.equal(t, table.Select())
 			require.EqualValues(t, rows, report.Rows)
-			require.Equal(t, !mixed, report.Tables[0].Created)
+			require.False(t, report.Tables[0].Created)
 
 			report = r.copy(t, o)
 			require.EqualValues(t, rows, report.Same, "nothing differs")
@@ -57,15 +54,15 @@ var keys = map[string]struct{ columns, row string }{
 	"unicode":   {"k VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci PRIMARY KEY, v INT", "('Ünïc\\'ö\\\\de #', #)"},
 	"latin1":    {"k VARCHAR(40) CHARACTER SET latin1 PRIMARY KEY, v INT", "('ÿé #', #)"},
 	"char":      {"k CHAR(20) COLLATE utf8mb4_bin PRIMARY KEY, v INT", "('# x', #)"},
-	"bytes":     {"k BINARY(8) PRIMARY KEY, v INT", "(UNHEX(SHA1(#)), #)"},
-	"varbytes":  {"k VARBINARY(20) PRIMARY KEY, v INT", "(UNHEX(SHA1(#)), #)"},
+	"bytes":     {"k BINARY(8) PRIMARY KEY, v INT", "(UNHEX(LEFT(SHA2(#, 224), 16)), #)"},
+	"varbytes":  {"k VARBINARY(20) PRIMARY KEY, v INT", "(UNHEX(LEFT(SHA2(#, 224), 16)), #)"},
 	"composite": {"i INT, j VARCHAR(10) COLLATE utf8mb4_general_ci, k DATETIME(3), v INT, PRIMARY KEY (j, i, k)", "(# DIV 7, # MOD 5, '2024-01-01' + INTERVAL # SECOND, #)"},
 	"enum":      {"e ENUM('z','y','x'), k INT, v INT, PRIMARY KEY (e, k)", "(1 + # MOD 3, #, #)"},
 	"bit":       {"k BIT(40) PRIMARY KEY, v INT", "(# * 100003, #)"},
 	"time":      {"k TIMESTAMP(6) PRIMARY KEY DEFAULT '2000-01-01', v INT", "('2024-03-31 00:00:00' + INTERVAL # MINUTE, #)"},
 	"date":      {"k DATE PRIMARY KEY, v INT", "('0000-00-00' + INTERVAL 0 DAY, #)"},
 	"double":    {"k DOUBLE PRIMARY KEY, v INT", "(# * 1e-3 - 0.7, #)"},
-	"prefix":    {"k TEXT CHARACTER SET utf8mb4, v INT, PRIMARY KEY (k(8))", "(LPAD(#, 9, '0'), #)"},
+	"prefix":    {"k TEXT CHARACTER SET utf8mb4, v INT, PRIMARY KEY (k(8))", "(CONCAT(LPAD(#, 8, '0'), '-#'), #)"},
 }
 
 // TestKeys: tables whatever their key, in small ranges: into an empty table, and over one that has other rows.
@@ -100,7 +97,7 @@ func TestKeys(t *testing.T) {
 			exec(t, r.hosts[0], "DELETE FROM k.`"+name+"` WHERE v < 50 OR v BETWEEN 300 AND 400 OR v > 650", "UPDATE k.`"+name+"` SET v = v + 10000 WHERE v = 250")
 		}
 		report = check()
-		require.Greater(t, report.Same, all/4, "most ranges are as they were")
+		require.Greater(t, report.Same, int64(1500), "ranges are as they were")
 		require.Less(t, report.Same, all)
 		require.Greater(t, report.Removed, int64(200*(len(keys)-1)))
 	})
@@ -243,7 +240,7 @@ func TestUnlogged(t *testing.T) {
 func TestLargeValues(t *testing.T) {
 	eachFlavor(t, func(t *testing.T, r *rig) {
 		exec(t, r.hosts[0], "CREATE DATABASE g", "CREATE TABLE g.t (id INT PRIMARY KEY, a LONGTEXT, b LONGBLOB, c LONGTEXT CHARACTER SET latin1, g GEOMETRY)")
-		for i, size := range []int{10, 5000, 70_000, 3_000_000, 12_000_000} {
+		for i, size := range []int{10, 5000, 70_000, 1_500_000, 9_000_000} {
 			exec(t, r.hosts[0], "SET NAMES utf8mb4", fmt.Sprintf(`INSERT INTO g.t VALUES (%d, REPEAT('aé''\\"', %d), REPEAT(X'0027FF5C', %d), REPEAT(_latin1 X'E9', %d), ST_GeomFromText('LINESTRING(%s)'))`,
 				i, size/6, size/4, size/8, strings.TrimSuffix(strings.Repeat("1 2,", min(size, 2000)), ",")))
 		}
@@ -263,7 +260,7 @@ func TestLargeValues(t *testing.T) {
 		o.Target = r.sides[1]
 		_, err := r.try(t.Context(), o)
 		require.ErrorContains(t, err, "set max_allowed_packet on b to at least")
-		exec(t, r.hosts[0], "DELETE FROM g.t WHERE LENGTH(a) > 2000000 OR LENGTH(b) > 2000000 OR LENGTH(c) > 900000")
+		exec(t, r.hosts[0], "DELETE FROM g.t WHERE LENGTH(a) > 1000000")
 		r.copy(t, o)
 		require.Equal(t, 12, r.equal(t, query))
 	})
@@ -303,7 +300,7 @@ func TestObjects(t *testing.T) {
 			"CREATE TABLE gone (id INT)", "CREATE VIEW broken AS SELECT * FROM gone", "DROP TABLE gone", "CREATE VIEW other.v AS SELECT 1",
 			"CREATE TRIGGER unguarded BEFORE INSERT ON t FOR EACH ROW INSERT INTO log (what) VALUES ('é')",
 			"CREATE TRIGGER guarded AFTER INSERT ON t FOR EACH ROW BEGIN IF @replicator_apply IS NULL THEN SET @x = 1; END IF; END",
-			"CREATE EVENT e ON SCHEDULE EVERY 1 SECOND DO INSERT INTO log (what) VALUES ('event ON COMPLETION PRESERVE ENABLE')",
+			"CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01 00:00:00' DO INSERT INTO log (what) VALUES ('event ON COMPLETION PRESERVE ENABLE')",
 		)
 		o := r.options(t, "o")
 		o.With = Kinds
@@ -332,7 +329,10 @@ func TestObjects(t *testing.T) {
 		require.ErrorContains(t, err, "trigger unguarded of table o.t on b would fire")
 		o.Replace = true
 		report = r.copy(t, o)
-		require.ElementsMatch(t, []string{"view o.a", "trigger o.unguarded"}, report.Objects)
+		require.Subset(t, report.Objects, []string{"view o.a", "trigger o.unguarded"})
+		for _, equal := range []string{"function o.f", "procedure o.p", "trigger o.guarded", "event o.e (disabled)"} {
+			require.NotContains(t, report.Objects, equal)
+		}
 		require.Equal(t, 2, r.equal(t, "SELECT * FROM o.a"))
 		r.equal(t, "SELECT id FROM o.log")
 		exec(t, r.hosts[1], "DROP TRIGGER o.unguarded", "DELETE FROM o.t", "DELETE FROM o.log", "DROP VIEW o.a", "CREATE VIEW o.a AS SELECT 'mine'")

@@ -150,17 +150,25 @@ func (r *rig) equal(t *testing.T, query string) int {
 	t.Helper()
 	want, got := contents(t, r.hosts[0], query), contents(t, r.hosts[1], query)
 	for i := range max(len(want), len(got)) {
-		if i >= len(want) || i >= len(got) || want[i] != got[i] {
-			at := func(rows []string) string {
-				if i < len(rows) {
-					return fmt.Sprintf("%.300q", rows[i])
-				}
-				return "none"
-			}
-			t.Fatalf("%s: %d rows on a, %d on b; row %d: %s, on b %s", query, len(want), len(got), i, at(want), at(got))
+		a, b := row(want, i), row(got, i)
+		if a == b {
+			continue
 		}
+		at := 0 // where they begin to differ
+		for at < min(len(a), len(b)) && a[at] == b[at] {
+			at++
+		}
+		at = max(0, at-100)
+		t.Fatalf("%.100s: %d rows on a, %d on b; row %d: …%.300q, on b …%.300q", query, len(want), len(got), i, a[min(at, len(a)):], b[min(at, len(b)):])
 	}
 	return len(want)
+}
+
+func row(rows []string, i int) string {
+	if i < len(rows) {
+		return rows[i]
+	}
+	return "none"
 }
 
 // values makes an INSERT of rows from..to, each of which is a format of its number.

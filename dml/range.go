@@ -50,7 +50,7 @@ func (p *Plan) keyPart() *Plan {
 // DeleteRange makes a statement that deletes the rows of a range.
 func (p *Plan) DeleteRange(after, upTo []image.Value) (*Statement, error) {
 	// Of the two forms of DELETE this one takes the name of an index.
-	s := &Statement{Text: append(append([]byte("DELETE t FROM "), p.name...), " AS t"...)}
+	s := &Statement{Text: []byte("DELETE " + p.name + " FROM " + p.name)}
 	return s, p.appendRange(s, after, upTo)
 }
 
