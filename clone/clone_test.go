@@ -262,7 +262,7 @@ func TestLargeValues(t *testing.T) {
 		require.ErrorContains(t, err, "set max_allowed_packet on b to at least")
 		exec(t, r.hosts[0], "DELETE FROM g.t WHERE LENGTH(a) > 1000000")
 		r.copy(t, o)
-		require.Equal(t, 12, r.equal(t, query))
+		require.Equal(t, 15, r.equal(t, query))
 	})
 }
 
@@ -272,7 +272,7 @@ func TestTableInUse(t *testing.T) {
 		r.both(t, "CREATE DATABASE w", "CREATE TABLE w.t (id INT PRIMARY KEY, v INT)")
 		exec(t, r.hosts[0], values("w.t", "(#, #)", 0, 1000))
 		o := r.options(t, "w")
-		o.ranges = 100
+		o.ranges, r.sessions = 100, 1
 		written := make(chan struct{}, 1)
 		written <- struct{}{}
 		o.Begin = func(ctx context.Context, _ checkpoint.Querier) error {

@@ -12,12 +12,15 @@ import (
 	"replicator/server"
 )
 
+// attempts bound how a server is stopped for a moment: whoever waits for the lock stops all writers, so that the wait for
+// one long statement is short, and the writers go on in between.
+type attempts struct {
+	most  int
+	wait  int // seconds
+	pause time.Duration
+}
+
 const (
-	// freezeAttempts, freezeWait and freezePause bound how a server is stopped for a moment: whoever waits for the lock stops
-	// all writers, so the wait for one long statement is short, and the writers go on for longer in between.
-	freezeAttempts = 10
-	freezeWait     = 3 // seconds
-	freezePause    = 2 * time.Second
 	// releaseTimeout bounds the end of a lock whose caller has gone.
 	releaseTimeout = 10 * time.Second
 	// patience is how long a server waits for a session that is slow because the other server is.
@@ -37,22 +40,26 @@ type Snapshot struct {
 // (at least one) and to read the position (FLUSH TABLES WITH READ LOCK). The pool must have one connection more than that.
 // A statement that runs for long on the server keeps it from stopping: after some attempts that is a fault of class Busy.
 func Freeze(ctx context.Context, s Side, sessions int) (*Snapshot, error) {
+	return freeze(ctx, s, sessions, attempts{most: 10, wait: 3, pause: 2 * time.Second})
+}
+
+func freeze(ctx context.Context, s Side, sessions int, a attempts) (*Snapshot, error) {
 	snap := &Snapshot{side: s}
 	if err := snap.open(ctx, max(sessions, 1)); err != nil {
 		snap.Close()
 		return nil, err
 	}
 	for attempt := 1; ; attempt++ {
-		err := snap.freeze(ctx)
+		err := snap.begin(ctx, a.wait)
 		if err == nil {
 			return snap, nil
 		}
-		if ctx.Err() != nil || !server.IsLockTimeout(err) || attempt == freezeAttempts {
+		if ctx.Err() != nil || !server.IsLockTimeout(err) || attempt == a.most {
 			snap.Close()
-			return nil, snap.refused(ctx, err)
+			return nil, snap.refused(ctx, a, err)
 		}
 		select {
-		case <-time.After(freezePause):
+		case <-time.After(a.pause):
 		case <-ctx.Done():
 			snap.Close()
 			return nil, ctx.Err()
@@ -61,10 +68,10 @@ func Freeze(ctx context.Context, s Side, sessions int) (*Snapshot, error) {
 }
 
 // refused says why a server could not be stopped.
-func (s *Snapshot) refused(ctx context.Context, err error) error {
+func (s *Snapshot) refused(ctx context.Context, a attempts, err error) error {
 	if server.IsLockTimeout(err) {
 		return fault.Wrap(err, fault.Busy, "look for statements that run for long on "+s.side.Name+" (SHOW PROCESSLIST), and run it again when they have ended",
-			"%s could not be stopped for a moment: something holds its tables for longer than %d s (%d attempts)", s.side.Name, freezeWait, freezeAttempts)
+			"%s could not be stopped for a moment: something holds its tables for longer than %d s (%d attempts)", s.side.Name, a.wait, a.most)
 	}
 	return s.side.lacking(ctx, err, s.side.Dialect.FreezePrivilege(), "stop "+s.side.Name+" for a moment")
 }
@@ -113,15 +120,15 @@ func (s Side) lasting(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// freeze begins all transactions while nothing can commit.
-func (s *Snapshot) freeze(ctx context.Context) (err error) {
+// begin begins all transactions while nothing can commit.
+func (s *Snapshot) begin(ctx context.Context, wait int) (err error) {
 	lock, err := s.side.DB.Conn(ctx)
 	if err != nil {
 		return server.Fault(err, "connect to "+s.side.Name)
 	}
 	// The lock ends with its session, whatever happened to it.
 	defer discard(lock)
-	if err := execAll(ctx, lock, fmt.Sprintf("SET SESSION lock_wait_timeout = %d", freezeWait), "FLUSH TABLES WITH READ LOCK"); err != nil {
+	if err := execAll(ctx, lock, fmt.Sprintf("SET SESSION lock_wait_timeout = %d", wait), "FLUSH TABLES WITH READ LOCK"); err != nil {
 		return err
 	}
 	defer func() {

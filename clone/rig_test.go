@@ -17,13 +17,14 @@ import (
 
 // rig is two servers.
 type rig struct {
-	hosts [2]*sandbox.Server
-	sides [2]Side
+	hosts    [2]*sandbox.Server
+	sides    [2]Side
+	sessions int
 }
 
 func newRig(t *testing.T, from, to sandbox.Flavor, args ...string) *rig {
 	t.Helper()
-	r := &rig{}
+	r := &rig{sessions: 3}
 	for i, flavor := range []sandbox.Flavor{from, to} {
 		name := []string{"a", "b"}[i]
 		r.hosts[i] = sandbox.StartTest(t, sandbox.Options{Flavor: flavor, Name: name, Args: args})
@@ -101,7 +102,7 @@ func (r *rig) try(ctx context.Context, o *Options) (Report, error) {
 	if err := Check(ctx, o); err != nil {
 		return Report{}, err
 	}
-	snap, err := Freeze(ctx, o.Source, 3)
+	snap, err := Freeze(ctx, o.Source, r.sessions)
 	if err != nil {
 		return Report{}, err
 	}
