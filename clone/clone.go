@@ -6,6 +6,7 @@ package clone
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,8 +98,8 @@ type counts struct{ rows, bytes, same, removed atomic.Int64 }
 const progressInterval = 500 * time.Millisecond
 
 // Copy makes the tables on the target equal to the snapshot, and then the other objects that are asked for. It uses all
-// sessions of the snapshot, and as many connections to the target. What Check would refuse it refuses as well, if it meets it;
-// but tables that were found good before are copied by then.
+// sessions of the snapshot, and as many connections to the target. What Check refuses it refuses as well, before it changes
+// anything. With an error the report tells what was done until then.
 func Copy(ctx context.Context, snap *Snapshot, o *Options) (Report, error) {
 	c := &copying{Options: o, snap: snap}
 	var report Report
@@ -213,6 +214,9 @@ func (o *Options) unknownKinds() error {
 
 // stale makes a fault of an error of the snapshot's server.
 func (c *copying) stale(err error, doing string) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
 	if server.IsStaleView(err) {
 		return fault.Wrap(err, fault.Busy, "run it again, and let nobody change definitions meanwhile", "%s: a table was defined anew while it was copied", doing)
 	}

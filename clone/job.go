@@ -71,7 +71,7 @@ func (c *copying) plans(ctx context.Context, pairs []*pair, created map[change.T
 			p.target = targets[at]
 		}
 	}
-	sizes, err := c.Source.sizes(ctx, c.snap.Session())
+	sizes, err := c.sizes(ctx, c.snap.Session())
 	if err != nil {
 		return err
 	}
@@ -124,12 +124,21 @@ func (s size) perRange(most int) int {
 	return min(most, max(1, int(rangeBytes/s.average)))
 }
 
-// sizes reads how large all tables are.
-func (s Side) sizes(ctx context.Context, conn *sql.Conn) (map[change.TableName]size, error) {
+// sizes reads how large the tables of their databases are.
+func (c *copying) sizes(ctx context.Context, conn *sql.Conn) (map[change.TableName]size, error) {
+	var databases []string
+	for n := range c.names() {
+		if d := server.QuoteText(n.Database); !slices.Contains(databases, d) {
+			databases = append(databases, d)
+		}
+	}
+	if len(databases) == 0 {
+		return nil, nil
+	}
 	rows, err := conn.QueryContext(ctx, `SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0), COALESCE(AVG_ROW_LENGTH, 0), COALESCE(DATA_LENGTH, 0)
- FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE'`)
+ FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE' AND TABLE_SCHEMA IN (`+strings.Join(databases, ",")+")")
 	if err != nil {
-		return nil, server.Fault(err, "read the sizes of tables on "+s.Name)
+		return nil, server.Fault(err, "read the sizes of tables on "+c.Source.Name)
 	}
 	defer rows.Close()
 	all := map[change.TableName]size{}
@@ -137,12 +146,12 @@ func (s Side) sizes(ctx context.Context, conn *sql.Conn) (map[change.TableName]s
 		var name change.TableName
 		var t size
 		if err := rows.Scan(&name.Database, &name.Table, &t.rows, &t.average, &t.bytes); err != nil {
-			return nil, server.Fault(err, "read the sizes of tables on "+s.Name)
+			return nil, server.Fault(err, "read the sizes of tables on "+c.Source.Name)
 		}
 		all[name] = t
 	}
 	if err := rows.Err(); err != nil {
-		return nil, server.Fault(err, "read the sizes of tables on "+s.Name)
+		return nil, server.Fault(err, "read the sizes of tables on "+c.Source.Name)
 	}
 	return all, nil
 }

@@ -22,7 +22,7 @@ type rig struct {
 	sessions int
 }
 
-func newRig(t *testing.T, from, to sandbox.Flavor, args ...string) *rig {
+func newRig(t testing.TB, from, to sandbox.Flavor, args ...string) *rig {
 	t.Helper()
 	r := &rig{sessions: 3}
 	for i, flavor := range []sandbox.Flavor{from, to} {
@@ -33,7 +33,7 @@ func newRig(t *testing.T, from, to sandbox.Flavor, args ...string) *rig {
 	return r
 }
 
-func side(t *testing.T, name string, s *sandbox.Server, user, password string) Side {
+func side(t testing.TB, name string, s *sandbox.Server, user, password string) Side {
 	t.Helper()
 	c := &config.Server{
 		Name: name, Endpoints: []string{s.Addr()}, Own: true, TLS: config.TLS{Mode: config.TLSPreferred},
@@ -55,7 +55,7 @@ func eachFlavor(t *testing.T, f func(t *testing.T, r *rig)) {
 	}
 }
 
-func exec(t *testing.T, s *sandbox.Server, statements ...string) {
+func exec(t testing.TB, s *sandbox.Server, statements ...string) {
 	t.Helper()
 	conn, err := s.DB().Conn(t.Context())
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func (r *rig) both(t *testing.T, statements ...string) {
 }
 
 // options are those of a copy of the databases.
-func (r *rig) options(t *testing.T, databases ...string) *Options {
+func (r *rig) options(t testing.TB, databases ...string) *Options {
 	t.Helper()
 	tables, err := server.Tables(t.Context(), r.sides[0].DB, func(n change.TableName) bool {
 		for _, d := range databases {
@@ -91,7 +91,7 @@ func (r *rig) options(t *testing.T, databases ...string) *Options {
 }
 
 // copy makes a snapshot, and the target equal to it.
-func (r *rig) copy(t *testing.T, o *Options) Report {
+func (r *rig) copy(t testing.TB, o *Options) Report {
 	t.Helper()
 	report, err := r.try(t.Context(), o)
 	require.NoError(t, err)

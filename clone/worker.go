@@ -137,7 +137,14 @@ func (w *worker) named(err error, j *job) error {
 	if f, is := fault.As(err); is {
 		return f
 	}
-	return fmt.Errorf("%s: %w", w.Target.Name, server.Fault(err, j.doing("write table")))
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	f := server.Fault(err, j.doing("write table"))
+	if f.Class == fault.Row || f.Class == fault.Definition {
+		f.Remedy = "correct the table on " + w.Target.Name + ", or drop it there; then run it again"
+	}
+	return fmt.Errorf("%s: %w", w.Target.Name, f)
 }
 
 // sync compares a range, and replaces it where it differs.
