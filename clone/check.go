@@ -129,6 +129,9 @@ func (c *copying) prepare(ctx context.Context) error {
 	if err := conn.QueryRowContext(ctx, "SELECT @@max_allowed_packet").Scan(&c.packet); err != nil {
 		return server.Fault(err, "ask "+c.Target.Name+" for max_allowed_packet")
 	}
+	if c.sizes, err = c.readSizes(ctx, c.snap.Session()); err != nil {
+		return err
+	}
 	created, err := c.define(ctx, conn, pairs)
 	if err != nil {
 		return err

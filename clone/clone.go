@@ -44,7 +44,8 @@ type Options struct {
 	// Progress is called about twice a second, from one goroutine; it may be nil.
 	Progress func(Progress)
 
-	ranges int // how many rows a range has at the most; 0: the usual number
+	ranges int   // how many rows a range has at the most; 0: the usual number
+	large  int64 // how many bytes a table has whose keys are made later; 0: the usual number
 }
 
 // Progress is how far a copy is.
@@ -131,10 +132,11 @@ type copying struct {
 	*Options
 	snap   *Snapshot
 	packet int // the target's max_allowed_packet
+	sizes  map[change.TableName]size
 	jobs   []*job
 	total  int64 // rows, about
 
-	queue
+	queued sync.Mutex // guards who works on what
 }
 
 // watch reports the progress until it is told to stop.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -208,6 +209,49 @@ func TestKilledAndBegunAgain(t *testing.T) {
 		require.EqualValues(t, rows, report.Rows)
 		require.Zero(t, report.Removed)
 		r.equal(t, "SELECT * FROM d.t")
+	})
+}
+
+// TestKeysAreMadeLater: a large table gets its keys when it has its rows, in a copy that was killed as well.
+func TestKeysAreMadeLater(t *testing.T) {
+	eachFlavor(t, func(t *testing.T, r *rig) {
+		const rows = 3000
+		exec(t, r.hosts[0], "CREATE DATABASE y", "CREATE TABLE y.t (id INT PRIMARY KEY, n INT NOT NULL AUTO_INCREMENT, a INT, b VARCHAR(20) COMMENT 'KEY `x`, ', c TEXT, "+
+			"KEY n (n), KEY a (a) COMMENT 'one, two', UNIQUE u (b), KEY `odd ``name` (b(3), a DESC), FULLTEXT KEY f (c), KEY last (a, b))",
+			values("y.t", "(#, # + 1, # MOD 7, 'b#', 'some text #')", 0, rows),
+			"CREATE TABLE y.p (id INT PRIMARY KEY, a INT, KEY (a))", "CREATE TABLE y.c (id INT PRIMARY KEY, p INT, a INT, KEY (a), FOREIGN KEY (p) REFERENCES y.p (id))")
+		o := r.options(t, "y")
+		o.ranges, o.large, o.Replace = 100, 1, true
+		var transactions atomic.Int32
+		enough := errors.New("enough")
+		o.Begin = func(context.Context, checkpoint.Querier) error {
+			if transactions.Add(1) > 12 {
+				return enough
+			}
+			return nil
+		}
+		_, err := r.try(t.Context(), o)
+		require.ErrorIs(t, err, enough)
+		require.NotContains(t, strings.Join(contents(t, r.hosts[1], "SHOW CREATE TABLE y.t"), ""), "KEY `a`")
+		o.Begin = nil
+		report := r.copy(t, o)
+		require.Positive(t, report.Same)
+		same := func(name string) {
+			var sorted [2][]string
+			for i, s := range r.hosts {
+				text := contents(t, s, "SHOW CREATE TABLE y."+name)
+				sorted[i] = strings.Split(strings.ReplaceAll(strings.Join(text, ""), ",\n", "\n"), "\n")
+				slices.Sort(sorted[i])
+			}
+			require.Equal(t, sorted[0], sorted[1])
+		}
+		for _, name := range []string{"t", "p", "c"} {
+			same(name)
+			r.equal(t, "SELECT * FROM y."+name)
+		}
+		require.EqualValues(t, rows, r.copy(t, o).Same)
+		o.Replace = false
+		require.NotContains(t, Check(t.Context(), o).Error(), "defined otherwise", "the order of keys does not count")
 	})
 }
 

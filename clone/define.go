@@ -16,6 +16,12 @@ import (
 func (c *copying) define(ctx context.Context, conn *sql.Conn, pairs []*pair) (created map[change.TableName]bool, err error) {
 	created = map[change.TableName]bool{}
 	databases := map[string]bool{}
+	parents := map[change.TableName]bool{}
+	for _, p := range pairs {
+		for _, k := range p.source.ForeignKeys {
+			parents[k.Parent] = true
+		}
+	}
 	for _, p := range pairs {
 		name := p.source.Name
 		if p.target != nil && p.differs == "" {
@@ -41,7 +47,11 @@ func (c *copying) define(ctx context.Context, conn *sql.Conn, pairs []*pair) (cr
 				return nil, server.Fault(err, fmt.Sprintf("drop table %s on %s", name, c.Target.Name))
 			}
 		}
-		if err := execAll(ctx, conn, "USE "+server.Quote(name.Database), p.create); err != nil {
+		create := p.create
+		if c.sizes[name].bytes >= c.deferBytes() && !parents[name] {
+			create, p.keys = splitKeys(p.create)
+		}
+		if err := execAll(ctx, conn, "USE "+server.Quote(name.Database), create); err != nil {
 			return nil, c.unmade(err, name)
 		}
 		created[name], p.full = true, false

@@ -40,6 +40,7 @@ type job struct {
 	sums    bool // both servers compute the same checksums
 	size    int  // rows in a range
 	bytes   int64
+	keys    []string // that are made when the rows are there
 
 	done     counts
 	finished atomic.Bool
@@ -71,25 +72,22 @@ func (c *copying) plans(ctx context.Context, pairs []*pair, created map[change.T
 			p.target = targets[at]
 		}
 	}
-	sizes, err := c.sizes(ctx, c.snap.Session())
-	if err != nil {
-		return err
-	}
 	for _, p := range pairs {
-		j, err := c.plan(p, sizes[p.source.Name])
+		j, err := c.job(p, c.sizes[p.source.Name])
 		if err != nil {
 			return err
 		}
 		j.created = created[j.name]
 		c.jobs = append(c.jobs, j)
-		c.total += sizes[p.source.Name].rows
+		c.total += c.sizes[p.source.Name].rows
 	}
 	slices.SortStableFunc(c.jobs, func(a, b *job) int { return cmp.Compare(b.bytes, a.bytes) })
 	return nil
 }
 
-func (c *copying) plan(p *pair, s size) (*job, error) {
-	j := &job{name: p.source.Name, source: dml.TableOf(p.source), create: p.create, fill: !p.full, size: s.perRange(cmp.Or(c.ranges, rangeRows)), bytes: s.bytes}
+// job plans the copy of one table.
+func (c *copying) job(p *pair, s size) (*job, error) {
+	j := &job{keys: p.keys, name: p.source.Name, source: dml.TableOf(p.source), create: p.create, fill: !p.full, size: s.perRange(cmp.Or(c.ranges, rangeRows)), bytes: s.bytes}
 	of := func(t *server.Table, mixed bool) (*dml.Plan, error) {
 		if p.heap() {
 			return dml.NewHeap(j.source, t, mixed)
@@ -124,8 +122,8 @@ func (s size) perRange(most int) int {
 	return min(most, max(1, int(rangeBytes/s.average)))
 }
 
-// sizes reads how large the tables of their databases are.
-func (c *copying) sizes(ctx context.Context, conn *sql.Conn) (map[change.TableName]size, error) {
+// readSizes reads how large the tables of their databases are.
+func (c *copying) readSizes(ctx context.Context, conn *sql.Conn) (map[change.TableName]size, error) {
 	var databases []string
 	for n := range c.names() {
 		if d := server.QuoteText(n.Database); !slices.Contains(databases, d) {
@@ -175,11 +173,6 @@ func (j *job) next(ctx context.Context, conn *sql.Conn) (r chunk.Range, ok bool,
 	return r, true, nil
 }
 
-// queue hands tables to workers.
-type queue struct {
-	queued sync.Mutex
-}
-
 // take gives a worker the table that the fewest others work on, nil when nothing is left.
 func (c *copying) take() *job {
 	c.queued.Lock()
@@ -199,16 +192,15 @@ func (c *copying) take() *job {
 	return best
 }
 
-// release gives it back; last says that it had no further range.
-func (c *copying) release(j *job, last bool) {
+// release gives it back; last says that it had no further range. complete says that nobody else works on the table any more,
+// and never will.
+func (c *copying) release(j *job, last bool) (complete bool) {
 	c.queued.Lock()
 	defer c.queued.Unlock()
 	j.workers--
 	j.exhausted = j.exhausted || last
-	if j.exhausted && j.workers == 0 {
-		j.finished.Store(true)
-	}
+	return j.exhausted && j.workers == 0
 }
 
 // doing says what is done with a table, for messages.
-func (j *job) doing(verbs ...string) string { return strings.Join(verbs, " ") + " " + j.name.String() }
+func (j *job) doing(verb string) string { return verb + " table " + j.name.String() }

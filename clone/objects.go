@@ -187,10 +187,10 @@ func show(ctx context.Context, conn *sql.Conn, o object) (*definition, error) {
 		return nil, err
 	}
 	rows, err := conn.QueryContext(ctx, "SHOW CREATE "+o.kind+" "+o.quoted())
+	if missing := server.IsMissingObject(err); missing {
+		return nil, nil
+	}
 	if err != nil {
-		if server.IsMissingObject(err) {
-			return nil, nil
-		}
 		return nil, err
 	}
 	defer rows.Close()

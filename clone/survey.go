@@ -23,7 +23,8 @@ type pair struct {
 	create string        // SHOW CREATE TABLE of the source
 	// differs says why the target's definition is another one; "": it is not.
 	differs string
-	full    bool // the target's table has rows
+	keys    []string // of the source's, that the target's table is given when it has its rows
+	full    bool     // the target's table has rows
 }
 
 // heap reports whether the table has no primary key.
@@ -114,7 +115,13 @@ func (o *Options) differs(ctx context.Context, p *pair, alike bool) (string, err
 		if err != nil {
 			return "", err
 		}
-		return firstDifference(withoutCounter(p.create), withoutCounter(there)), nil
+		a, b := withoutCounter(p.create), withoutCounter(there)
+		keys, same := missingKeys(a, b)
+		if same && (len(keys) == 0 || o.Replace) { // a copy that was killed may not have made them yet
+			p.keys = keys
+			return "", nil
+		}
+		return firstDifference(a, b), nil
 	}
 	source := dml.TableOf(p.source)
 	if _, err := o.plan(source, p.target); err != nil {

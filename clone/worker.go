@@ -67,11 +67,14 @@ func (c *copying) work(ctx context.Context, from *sql.Conn) (err error) {
 		}
 		r, ok, err := j.next(ctx, from)
 		if err != nil {
-			err = c.stale(err, j.doing("read table"))
+			err = c.stale(err, j.doing("read"))
 		} else if ok {
 			err = w.copy(ctx, j, r)
 		}
-		c.release(j, j.whole || !ok || r.UpTo == nil)
+		if complete := c.release(j, j.whole || !ok || r.UpTo == nil); complete && err == nil {
+			err = w.addKeys(ctx, j)
+			j.finished.Store(err == nil)
+		}
 		if err != nil {
 			return err
 		}
@@ -132,7 +135,7 @@ func (w *worker) named(err error, j *job) error {
 		return nil
 	}
 	if read, is := errors.AsType[*readError](err); is {
-		return w.stale(read.error, j.doing("read table"))
+		return w.stale(read.error, j.doing("read"))
 	}
 	if f, is := fault.As(err); is {
 		return f
@@ -140,7 +143,7 @@ func (w *worker) named(err error, j *job) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	f := server.Fault(err, j.doing("write table"))
+	f := server.Fault(err, j.doing("write"))
 	if f.Class == fault.Row || f.Class == fault.Definition {
 		f.Remedy = "correct the table on " + w.Target.Name + ", or drop it there; then run it again"
 	}
@@ -185,7 +188,7 @@ func (w *worker) same(ctx context.Context, j *job, r chunk.Range) (rows int64, s
 	here, err := source.Sum(ctx, r)
 	switch {
 	case err != nil:
-		return 0, false, w.stale(err, j.doing("read table"))
+		return 0, false, w.stale(err, j.doing("read"))
 	case here == there && here.Whole:
 		return here.Rows, true, nil
 	case here.Rows == there.Rows && (!here.Whole || !there.Whole):
