@@ -166,6 +166,30 @@ func TestDefinedAnew(t *testing.T) {
 	})
 }
 
+// TestDefinitionsAreNotHeld: a statement that changes a table which has been read does not wait for the end of the copy.
+func TestDefinitionsAreNotHeld(t *testing.T) {
+	eachFlavor(t, func(t *testing.T, r *rig) {
+		exec(t, r.hosts[0], "CREATE DATABASE c", "CREATE TABLE c.t (id INT PRIMARY KEY, v VARCHAR(200))", values("c.t", "(#, REPEAT('x', 200))", 0, 2000),
+			"CREATE TABLE c.u (id INT PRIMARY KEY, v INT)", values("c.u", "(#, #)", 0, 100), "ANALYZE TABLE c.t", "ANALYZE TABLE c.u")
+		o := r.options(t, "c")
+		r.sessions, o.ranges = 1, 2000
+		n := 0
+		o.Begin = func(ctx context.Context, _ checkpoint.Querier) error {
+			if n++; n < 2 {
+				return nil
+			}
+			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+			defer cancel()
+			_, err := r.hosts[0].DB().ExecContext(ctx, "ALTER TABLE c.t ADD KEY (v)")
+			return err
+		}
+		_, err := r.try(t.Context(), o)
+		require.Equal(t, 2, n, "a transaction for each table")
+		require.ErrorContains(t, err, "table c.t was defined anew on a while it was copied")
+		require.Equal(t, 100, r.equal(t, "SELECT * FROM c.u"))
+	})
+}
+
 func TestRefusals(t *testing.T) {
 	eachFlavor(t, func(t *testing.T, r *rig) {
 		exec(t, r.hosts[0], "CREATE DATABASE c", "CREATE TABLE c.isam (id INT PRIMARY KEY) ENGINE = MyISAM", "CREATE TABLE c.other (id INT PRIMARY KEY, v INT)",

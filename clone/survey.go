@@ -25,6 +25,7 @@ type pair struct {
 	differs string
 	keys    []string // of the source's, that the target's table is given when it has its rows
 	full    bool     // the target's table has rows
+	alike   bool     // both servers print definitions alike
 }
 
 // heap reports whether the table has no primary key.
@@ -52,7 +53,7 @@ func (o *Options) survey(ctx context.Context) ([]*pair, error) {
 	}
 	pairs := make([]*pair, len(sources))
 	for i, t := range sources {
-		p := &pair{source: t}
+		p := &pair{source: t, alike: alike}
 		pairs[i] = p
 		if p.create, err = o.Source.createTable(ctx, o.Source.DB, t.Name); err != nil {
 			return nil, err
@@ -62,7 +63,7 @@ func (o *Options) survey(ctx context.Context) ([]*pair, error) {
 			continue
 		}
 		p.target = targets[at]
-		if p.differs, err = o.differs(ctx, p, alike); err != nil {
+		if p.differs, err = o.differs(ctx, p); err != nil {
 			return nil, err
 		}
 		if p.full, err = o.Target.hasRows(ctx, t.Name); err != nil {
@@ -109,8 +110,8 @@ func (s Side) hasRows(ctx context.Context, n change.TableName) (bool, error) {
 
 // differs says in what the target's definition is another one. Servers of one version print equal definitions alike; between
 // others what matters to rows is compared.
-func (o *Options) differs(ctx context.Context, p *pair, alike bool) (string, error) {
-	if alike {
+func (o *Options) differs(ctx context.Context, p *pair) (string, error) {
+	if p.alike {
 		there, err := o.Target.createTable(ctx, o.Target.DB, p.target.Name)
 		if err != nil {
 			return "", err

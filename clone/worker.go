@@ -18,6 +18,9 @@ import (
 	"replicator/server"
 )
 
+// savepoint is the beginning of a session's transaction.
+const savepoint = "replicator"
+
 const (
 	// lockWait is how long a statement waits for a lock of somebody else.
 	lockWait = 50 * time.Second
@@ -56,7 +59,7 @@ func (c *copying) work(ctx context.Context, from *sql.Conn) (err error) {
 	if err := execAll(ctx, to, dml.RawResults); err != nil {
 		return server.Fault(err, "prepare a session on "+c.Target.Name)
 	}
-	if err := execAll(ctx, from, dml.RawResults); err != nil {
+	if err := execAll(ctx, from, dml.RawResults, "SAVEPOINT "+savepoint); err != nil {
 		return server.Fault(err, "prepare a session on "+c.Source.Name)
 	}
 	w := &worker{copying: c, from: from, to: newWriter(to, c)}
@@ -71,6 +74,9 @@ func (c *copying) work(ctx context.Context, from *sql.Conn) (err error) {
 		} else if ok {
 			err = w.copy(ctx, j, r)
 		}
+		if err == nil {
+			err = w.letGo(ctx)
+		}
 		if complete := c.release(j, j.whole || !ok || r.UpTo == nil); complete && err == nil {
 			err = w.addKeys(ctx, j)
 			j.finished.Store(err == nil)
@@ -82,6 +88,15 @@ func (c *copying) work(ctx context.Context, from *sql.Conn) (err error) {
 	// The session is the caller's again.
 	if err := execAll(ctx, from, "SET NAMES utf8mb4"); err != nil {
 		return server.Fault(err, "give a session on "+c.Source.Name+" back")
+	}
+	return nil
+}
+
+// letGo gives up the session's claim on the definitions of the tables that it has read. A statement that changes one would
+// wait for it, and everybody who uses the table for that statement.
+func (w *worker) letGo(ctx context.Context) error {
+	if err := execAll(ctx, w.from, "ROLLBACK TO SAVEPOINT "+savepoint); err != nil {
+		return server.Fault(err, "let go of tables on "+w.Source.Name)
 	}
 	return nil
 }
