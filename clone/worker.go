@@ -93,7 +93,7 @@ func (c *copying) work(ctx context.Context, from *sql.Conn) (err error) {
 }
 
 // letGo gives up the session's claim on the definitions of the tables that it has read. A statement that changes one would
-// wait for it, and everybody who uses the table for that statement.
+// wait for it, and everybody who uses the table for that statement. On MariaDB that takes BINLOG ADMIN.
 func (w *worker) letGo(ctx context.Context) error {
 	if err := execAll(ctx, w.from, "ROLLBACK TO SAVEPOINT "+savepoint); err != nil {
 		return server.Fault(err, "let go of tables on "+w.Source.Name)
