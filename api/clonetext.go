@@ -32,6 +32,7 @@ type CloneTableDocument struct {
 	Copied  string `json:"rows_copied"`
 	Same    string `json:"rows_same"`
 	Removed string `json:"rows_removed"`
+	Created bool   `json:"created"` // made on the target, or made anew
 }
 
 // NewCloneDocument makes the JSON of a report.
@@ -42,7 +43,7 @@ func NewCloneDocument(r *clone.Report, from, to string, took time.Duration) Clon
 		Tables: []CloneTableDocument{}, Objects: append([]string{}, r.Objects...), Missing: append([]string{}, r.Missing...),
 	}
 	for _, t := range r.Tables {
-		d.Tables = append(d.Tables, CloneTableDocument{t.Name.String(), number(t.Rows), number(t.Rows - t.Same), number(t.Same), number(t.Removed)})
+		d.Tables = append(d.Tables, CloneTableDocument{t.Name.String(), number(t.Rows), number(t.Rows - t.Same), number(t.Same), number(t.Removed), t.Created})
 	}
 	return d
 }

@@ -123,7 +123,7 @@ func (c *copying) finish(ctx context.Context) error {
 		if err != nil && !server.IsStaleView(err) {
 			return err
 		}
-		if withoutCounter(now) != withoutCounter(j.create) {
+		if definitionText(now) != definitionText(j.create) {
 			return fault.New(fault.Busy, "run it again, and let nobody change definitions meanwhile", "table %s was defined anew on %s while it was copied", j.name, c.Source.Name)
 		}
 		there, err := c.Target.createTable(ctx, conn, j.name)

@@ -116,7 +116,7 @@ func (o *Options) differs(ctx context.Context, p *pair) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		a, b := withoutCounter(p.create), withoutCounter(there)
+		a, b := definitionText(p.create), definitionText(there)
 		keys, same := missingKeys(a, b)
 		if same && (len(keys) == 0 || o.Replace) { // a copy that was killed may not have made them yet
 			p.keys = keys
@@ -171,7 +171,14 @@ func uniqueKeys(t *server.Table) string {
 // counter finds AUTO_INCREMENT among the options behind a table's columns.
 var counter = regexp.MustCompile(`(?m)^(\).*?) AUTO_INCREMENT=(\d+)`)
 
-func withoutCounter(create string) string { return counter.ReplaceAllString(create, "$1") }
+// collated finds the character set that a column's collation implies: MySQL prints it where it was given with the column, as
+// in a definition that it has printed itself.
+var collated = regexp.MustCompile(" CHARACTER SET \\w+( COLLATE )")
+
+// definitionText is a definition in the form in which two of them are compared.
+func definitionText(create string) string {
+	return collated.ReplaceAllString(counter.ReplaceAllString(create, "$1"), "$1")
+}
 
 // counterOf is the next number that a table gives, 0 where it has given none.
 func counterOf(create string) uint64 {
