@@ -27,8 +27,7 @@ const (
 // writer writes the rows of one range after the other on one session, in transactions of bounded size.
 type writer struct {
 	*copying
-	conn   *sql.Conn
-	unique int // the session's unique_checks; -1: not known
+	conn *sql.Conn
 	// database is the session's default: MariaDB looks there for the table of a DELETE that takes the name of an index,
 	// whatever the name says.
 	database string
@@ -46,7 +45,7 @@ type writer struct {
 // tally is what was written.
 type tally struct{ rows, bytes, removed int64 }
 
-func newWriter(conn *sql.Conn, c *copying) writer { return writer{copying: c, conn: conn, unique: -1} }
+func newWriter(conn *sql.Conn, c *copying) writer { return writer{copying: c, conn: conn} }
 
 // begin readies the writer for a range of a table.
 func (w *writer) begin(j *job, replace bool) {
@@ -59,13 +58,6 @@ func (w *writer) begin(j *job, replace bool) {
 func (w *writer) start(ctx context.Context) error {
 	if w.open {
 		return nil
-	}
-	// Rows of a snapshot have no two equal values, so that only what was there before needs looking at.
-	if unique := map[bool]int{true: 1}[w.replace]; unique != w.unique {
-		if err := execAll(ctx, w.conn, fmt.Sprintf("SET SESSION unique_checks = %d", unique)); err != nil {
-			return err
-		}
-		w.unique = unique
 	}
 	if w.database != w.job.name.Database {
 		if err := execAll(ctx, w.conn, "USE "+server.Quote(w.job.name.Database)); err != nil {
