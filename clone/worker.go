@@ -165,18 +165,61 @@ func (w *worker) named(err error, j *job) error {
 	return fmt.Errorf("%s: %w", w.Target.Name, f)
 }
 
-// sync compares a range, and replaces it where it differs.
+// fineRows is how many rows are compared at a time where a range differs.
+const fineRows = 500
+
+// sync compares a range, and replaces what differs of it.
 func (w *worker) sync(ctx context.Context, j *job, r chunk.Range) error {
 	rows, same, err := w.same(ctx, j, r)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !same {
+	case same:
+		j.done.rows.Add(rows)
+		j.done.same.Add(rows)
+		return nil
+	case !j.sums || j.size <= fineRows:
 		return w.replace(ctx, j, r)
 	}
-	j.done.rows.Add(rows)
-	j.done.same.Add(rows)
-	return nil
+	target := &chunk.Site{Server: w.Target.Name, DB: w.to.conn, Plan: j.write}
+	switch some, err := target.Bound(ctx, r, 1); {
+	case err != nil:
+		return w.named(err, j)
+	case some == nil: // nothing to compare
+		return w.replace(ctx, j, r)
+	}
+	return w.finer(ctx, j, r)
+}
+
+// finer goes through a range in small parts: where little has changed, little is written.
+func (w *worker) finer(ctx context.Context, j *job, r chunk.Range) error {
+	source := &chunk.Site{Server: w.Source.Name, DB: w.from, Plan: j.read}
+	for {
+		part := r
+		bound, err := source.Bound(ctx, r, fineRows)
+		if err != nil {
+			return w.stale(err, j.doing("read"))
+		}
+		if bound != nil {
+			part.UpTo = bound
+		}
+		rows, same, err := w.same(ctx, j, part)
+		switch {
+		case err != nil:
+			return err
+		case same:
+			j.done.rows.Add(rows)
+			j.done.same.Add(rows)
+		default:
+			if err := w.replace(ctx, j, part); err != nil {
+				return err
+			}
+		}
+		if bound == nil {
+			return nil
+		}
+		r.After = bound
+	}
 }
 
 // same reports whether both servers have the same rows in a range, and how many.

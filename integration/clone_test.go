@@ -214,3 +214,101 @@ func (c *cluster) clone(t *testing.T, from, to string, more ...string) (d api.Cl
 	t.Logf("clone of %s to %s: %s rows copied, %s were there, %s removed, in %s", from, to, d.Copied, d.Same, d.Removed, time.Since(began).Round(time.Millisecond))
 	return d
 }
+
+// TestCloneIsKilled kills the command while it copies, at random places. It goes on: what has been copied stays. What
+// applications have written to the target meanwhile, against the rules, is not lost in silence.
+func TestCloneIsKilled(t *testing.T) {
+	t.Parallel()
+	for name, flavor := range map[string]sandbox.Flavor{"mysql": sandbox.MySQL97, "mariadb": sandbox.MariaDB118} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const rows, kills = 200_000, 2
+			c := newCluster(t, flavor, flavor)
+			c.admitCloner()
+			east, west := c.sites[0], c.sites[1]
+			for _, q := range []string{
+				"CREATE DATABASE app", "CREATE TABLE app.t (id INT PRIMARY KEY, v VARCHAR(200), n INT NOT NULL)", "CREATE TABLE app.n (n INT PRIMARY KEY)",
+				"INSERT INTO app.n VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)", "CREATE TABLE app.counter (id INT PRIMARY KEY, n BIGINT)",
+				"INSERT INTO app.counter VALUES (1, 0)",
+				fmt.Sprintf(`INSERT INTO app.t SELECT a.n+10*b.n+100*c.n+1000*d.n+10000*e.n+100000*f.n, REPEAT('v', 150), 0
+ FROM app.n a, app.n b, app.n c, app.n d, app.n e, app.n f WHERE f.n < %d`, rows/100_000),
+			} {
+				east.exec(t, q)
+			}
+			c.start()
+			for _, s := range c.sites {
+				await(t, 30*time.Second, func() error { return s.holds("SELECT COUNT(*) FROM replicator.identity", "1") })
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var writers sync.WaitGroup
+			var increments atomic.Int64
+			writers.Go(func() { c.count(ctx, &increments) })
+			writers.Go(func() {
+				r := rand.New(rand.NewPCG(5, 5))
+				for range paced(ctx) {
+					if _, err := east.db.Exec("UPDATE app.t SET n = n + 1 WHERE id = ?", r.IntN(rows)); err != nil && !contention(err) {
+						t.Errorf("on east: %v", err)
+						return
+					}
+				}
+			})
+			there := 0
+			for i := range kills {
+				there = c.killClone(t, there, rows*(i+1)/(kills+2))
+			}
+			// Somebody writes to the target.
+			west.exec(t, "UPDATE app.t SET v = 'of an application' WHERE id = (SELECT MIN(id) FROM (SELECT id FROM app.t) AS x)")
+			out, err := c.cloneSays("east", "west")
+			if err == nil || !strings.Contains(out, "applications have written to west since the clone began: 1 transactions") {
+				t.Errorf("%v\n%s", err, out)
+			}
+			d := c.clone(t, "east", "west", "--replace")
+			if n := number(t, d.Same); n < there/2 {
+				t.Errorf("%d rows were there when it was killed last, and only %d were not copied again: %+v", there, n, d.Tables)
+			}
+			c.awaitLinks(60 * time.Second)
+			stop()
+			writers.Wait()
+			c.awaitCaughtUp()
+			c.awaitEqual(60*time.Second, "app.t", "app.counter")
+			c.checkCounter(increments.Load())
+			c.all("SELECT COUNT(*) FROM app.t WHERE v = 'of an application'", "0")
+			west.exec(t, "UPDATE app.t SET v = 'of west' WHERE id = 1")
+			await(t, 30*time.Second, func() error { return east.holds("SELECT v FROM app.t WHERE id = 1", "of west") })
+		})
+	}
+}
+
+// killClone runs the command, and kills it when so many rows have been copied. It returns how many there are then.
+func (c *cluster) killClone(t *testing.T, before, at int) (there int) {
+	t.Helper()
+	cmd := c.cloning("east", "west")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	rows := func() int {
+		var n int
+		if err := c.sites[1].db.QueryRow("SELECT COUNT(*) FROM app.t").Scan(&n); err != nil {
+			return 0 // there is no table yet
+		}
+		return n
+	}
+	awaitSoon(t, 60*time.Second, func() error {
+		if n := rows(); n < max(at, before+1) {
+			return fmt.Errorf("%d rows, want %d:\n%s", n, at, said.String())
+		}
+		return nil
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Fatalf("the kill came too late")
+	}
+	there = rows()
+	t.Logf("killed when %d rows were there", there)
+	return there
+}
