@@ -103,8 +103,8 @@ func (l *layout) header(data []byte, checksum bool) (h header, end int, err erro
 	}
 	if !l.full(before) || !l.full(after) {
 		return header{}, 0, fault.New(fault.UnknownEvent,
-			"set binlog_row_image = FULL on the source, globally and in every session, and copy the tables again: replicator resync table "+
-				"or clone; before a version has them: docs/operations.md, Starting over",
+			"set binlog_row_image = FULL on the source, globally and in every session, and copy the tables again: "+
+				"see docs/operations.md, Cloning a server",
 			"a rows event does not hold all columns")
 	}
 	h.rows = headerSize + len(b) - len(r.b)
