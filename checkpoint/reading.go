@@ -18,11 +18,20 @@ type Reading struct {
 	Cloning  []string     // of these: those that were being cloned, and with which the owner did not count when it began
 }
 
-// SaveReading records how far the owner has read, and removes older places.
-func SaveReading(ctx context.Context, q Querier, r Reading, remove []uint64) error {
-	_, err := q.ExecContext(ctx, "INSERT INTO replicator.reading (id, position, clock, sources, cloning, saved_at) VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))",
+// SaveReading records how far the owner has read, as the newest place, and removes older ones. Another process that takes
+// itself for the owner may do so as well.
+func SaveReading(ctx context.Context, q Querier, r Reading) error {
+	ids, err := readingIDs(ctx, q)
+	if err != nil {
+		return err
+	}
+	r.ID = 1
+	if len(ids) > 0 {
+		r.ID = slices.Max(ids) + 1
+	}
+	_, err = q.ExecContext(ctx, "INSERT IGNORE INTO replicator.reading (id, position, clock, sources, cloning, saved_at) VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6))",
 		r.ID, r.Position.String(), r.Clock.AppendBinary(nil), strings.Join(r.Sources, ","), strings.Join(r.Cloning, ","))
-	for _, id := range remove {
+	for _, id := range Thin(ids, r.ID) {
 		if err == nil {
 			_, err = q.ExecContext(ctx, "DELETE FROM replicator.reading WHERE id = ?", id)
 		}
@@ -31,6 +40,22 @@ func SaveReading(ctx context.Context, q Querier, r Reading, remove []uint64) err
 		return fmt.Errorf("save how far the binlog has been read: %w", err)
 	}
 	return nil
+}
+
+func readingIDs(ctx context.Context, q Querier) (ids []uint64, err error) {
+	rows, err := q.QueryContext(ctx, "SELECT id FROM replicator.reading")
+	if err != nil {
+		return nil, fmt.Errorf("read how far the binlog has been read: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id uint64
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("read how far the binlog has been read: %w", err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }
 
 // LoadReadings reads the places that are kept, the newest first.

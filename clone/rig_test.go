@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -79,12 +80,7 @@ func (r *rig) both(t *testing.T, statements ...string) {
 func (r *rig) options(t testing.TB, databases ...string) *Options {
 	t.Helper()
 	tables, err := server.Tables(t.Context(), r.sides[0].DB, func(n change.TableName) bool {
-		for _, d := range databases {
-			if n.Database == d {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(databases, n.Database)
 	})
 	require.NoError(t, err)
 	return &Options{Source: r.sides[0], Target: r.sides[1], Tables: tables}

@@ -173,7 +173,7 @@ var counter = regexp.MustCompile(`(?m)^(\).*?) AUTO_INCREMENT=(\d+)`)
 
 // collated finds the character set that a column's collation implies: MySQL prints it where it was given with the column, as
 // in a definition that it has printed itself.
-var collated = regexp.MustCompile(" CHARACTER SET \\w+( COLLATE )")
+var collated = regexp.MustCompile(` CHARACTER SET \w+( COLLATE )`)
 
 // definitionText is a definition in the form in which two of them are compared.
 func definitionText(create string) string {

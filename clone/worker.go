@@ -354,7 +354,7 @@ func open(ctx context.Context, conn *sql.Conn, query string, abandon bool, use f
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
+		defer func() { _ = rows.Close() }() // what was wrong with it has been said
 		err = use(rows)
 		if c, ok := raw.(driver.Conn); ok && err != nil && abandon {
 			_ = c.Close()

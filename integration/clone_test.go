@@ -92,7 +92,9 @@ func (c *cluster) comeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	east.exec(t, "INSERT INTO app.words VALUES ('while it was away', 1, 'v')")
-	await(t, 10*time.Second, func() error { return c.sites[1].holds("SELECT COUNT(*) FROM app.words WHERE w = 'while it was away'", "1") })
+	await(t, 10*time.Second, func() error {
+		return c.sites[1].holds("SELECT COUNT(*) FROM app.words WHERE w = 'while it was away'", "1")
+	})
 	files, before := map[*site]string{}, map[*site]int{}
 	for _, s := range c.sites[:2] {
 		s.exec(t, "FLUSH BINARY LOGS")

@@ -49,7 +49,7 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 	limits.Store = store
 
 	p := x.profile()
-	begin, readings, err := m.beginning(ctx, x)
+	begin, err := m.beginning(ctx, x)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 		definitions: applier.NewDefinitions(), recent: applier.NewRecent(), registers: registersOf(m.config),
 		keyer:     image.NewKeyer(server.NewWeigher(x.server.DB(), p.info.Flavor)),
 		watermark: &applier.Watermark{}, indexed: len(m.into(x)) > 0,
-		position: begin.Position, clock: begin.Clock, readings: readings,
+		position: begin.Position, clock: begin.Clock,
 	}
 	o.state.Checkpoint(begin.Position, begin.Clock)
 	x.indexed(o.state)
@@ -96,39 +96,36 @@ func (m *Mesh) own(ctx context.Context, x *member) error {
 
 // beginning is where the owner of a server begins to read its binlog: at the frontier. Where the binlog does not reach back to
 // that any more, because another server was away for too long, it is the newest place before which everything is stable without
-// those servers that are being cloned: they get what lies before it with their rows. readings are the places that are kept.
-func (m *Mesh) beginning(ctx context.Context, x *member) (begin canal.Start, readings []uint64, err error) {
+// those servers that are being cloned: they get what lies before it with their rows.
+func (m *Mesh) beginning(ctx context.Context, x *member) (begin canal.Start, err error) {
 	p, db := x.profile(), x.server.DB()
 	begin.Position, begin.Clock, err = checkpoint.LoadFrontier(ctx, db, p.identity)
 	if err != nil {
-		return begin, nil, x.fault(err, "read the frontier of "+x.config.Name)
-	}
-	places, err := checkpoint.LoadReadings(ctx, db, p.info.Flavor)
-	if err != nil {
-		return begin, nil, x.fault(err, "read the places of "+x.config.Name)
-	}
-	for _, r := range places {
-		readings = append(readings, r.ID)
+		return begin, x.fault(err, "read the frontier of "+x.config.Name)
 	}
 	purged, err := p.dialect.Purged(ctx, db)
 	if err != nil || begin.Position.Covers(purged) {
-		return begin, readings, err
+		return begin, err
+	}
+	places, err := checkpoint.LoadReadings(ctx, db, p.info.Flavor)
+	if err != nil {
+		return begin, x.fault(err, "read the places of "+x.config.Name)
 	}
 	applied, err := m.markersOn(ctx, x)
 	if err != nil {
-		return begin, nil, x.fault(err, "read the markers of "+x.config.Name)
+		return begin, x.fault(err, "read the markers of "+x.config.Name)
 	}
 	topology, _ := m.topology(func(l *link) bool { return !l.from.cloning.Load() && !l.to.cloning.Load() })
 	r, found := stablePlace(p.identity.ID, topology, applied, places)
 	if !found || !r.Position.Covers(purged) {
-		return begin, nil, fault.New(fault.Purged,
+		return begin, fault.New(fault.Purged,
 			"a server was away for longer than the binlogs reach. Clone it: replicator clone --from "+x.config.Name+" --to the server that was away; "+
 				"or take it out of the configuration and restart this process",
 			"%s has purged its binlog behind %s, from where it would have to be read to know what conflicts with what", x.config.Name, begin.Position)
 	}
 	x.log.Warn("the change index begins behind its frontier, which the binlog does not reach back to",
 		zap.Stringer("frontier", begin.Position), zap.Stringer("position", r.Position))
-	return canal.Start{Position: r.Position, Clock: r.Clock}, readings, nil
+	return canal.Start{Position: r.Position, Clock: r.Clock}, nil
 }
 
 // markersOn are the newest markers on a server of the others that are known.
@@ -235,8 +232,7 @@ type owner struct {
 	noted    time.Time
 	keys     []change.Key // of the event that is being fed
 
-	// Of the upkeep: the places that are kept of how far the owner had read.
-	readings  []uint64
+	// Of the upkeep: when it was saved how far the owner had read, and which servers were being cloned then.
 	readingAt time.Time
 	cloning   []string
 
@@ -409,7 +405,7 @@ func (o *owner) saveReading(ctx context.Context, q checkpoint.Querier) error {
 	if fed == nil {
 		return nil
 	}
-	r := checkpoint.Reading{ID: 1, Position: fed.Position, Clock: fed.Clock}
+	r := checkpoint.Reading{Position: fed.Position, Clock: fed.Clock}
 	for _, l := range o.mesh.into(o.member) {
 		r.Sources = append(r.Sources, l.from.config.Name)
 		if l.from.cloning.Load() {
@@ -419,15 +415,10 @@ func (o *owner) saveReading(ctx context.Context, q checkpoint.Querier) error {
 	if time.Since(o.readingAt) < readingEvery && slices.Equal(r.Cloning, o.cloning) {
 		return nil
 	}
-	if len(o.readings) > 0 {
-		r.ID = slices.Max(o.readings) + 1
-	}
-	gone := checkpoint.Thin(o.readings, r.ID)
-	if err := checkpoint.SaveReading(ctx, q, r, gone); err != nil {
+	if err := checkpoint.SaveReading(ctx, q, r); err != nil {
 		return err
 	}
 	o.readingAt, o.cloning = time.Now(), r.Cloning
-	o.readings = append(slices.DeleteFunc(o.readings, func(id uint64) bool { return slices.Contains(gone, id) }), r.ID)
 	return nil
 }
 

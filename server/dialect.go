@@ -27,13 +27,13 @@ type Dialect interface {
 	// Listing is how the server takes a list of rows for a table.
 	Listing() Listing
 	replay
-	views
 	copies
 	checks
 }
 
-// copies is the part of a dialect that copying a whole server uses: which privileges that needs.
+// copies is the part of a dialect that those use who copy rows, or a whole server.
 type copies interface {
+	views
 	// FreezePrivilege lets an account FLUSH TABLES WITH READ LOCK.
 	FreezePrivilege() string
 	// UnloggedPrivilege lets an account keep its own statements out of the binlog.
