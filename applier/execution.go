@@ -248,7 +248,7 @@ func (x *execution) count(before, after conflict.Verdict) {
 // writing of another.
 func (x *execution) locked(ctx context.Context, ev *change.RowsEvent, r change.Row, onOld, onNew fate) ([]image.Op, error) {
 	before, after := ev.Before(r), ev.After(r)
-	c := rowChange{tx: x.tx, ev: ev, key: r.Key, image: before}
+	c := rowChange{tx: x.tx, ev: ev, key: r.Key, image: before, old: before}
 	switch {
 	case ev.Table.Settles != "" || ev.Kind == change.Delete:
 		return x.remove(ctx, c, onOld)
@@ -257,7 +257,7 @@ func (x *execution) locked(ctx context.Context, ev *change.RowsEvent, r change.R
 		return x.put(ctx, c, before, onOld)
 	}
 	moved := c
-	moved.key, moved.image, moved.after, moved.moved = r.NewKey, after, after, true
+	moved.key, moved.image, moved.old, moved.after, moved.moved = r.NewKey, after, nil, after, true
 	if onOld.verdict.Applies() && onNew.verdict.Applies() && x.present.has(r.Key) && !x.present.has(r.NewKey) {
 		if err := x.note(ctx, c, onOld); err != nil {
 			return nil, err
@@ -323,6 +323,7 @@ type rowChange struct {
 	ev    *change.RowsEvent
 	key   change.Key
 	image []byte // names the row by its key
+	old   []byte // the row of this key that the change was made on; nil: it brings the row
 	after []byte // nil: the row goes away
 	moved bool   // the row comes from another key
 }

@@ -10,6 +10,7 @@ import (
 	"replicator/dml"
 	"replicator/image"
 	"replicator/journal"
+	"replicator/server"
 )
 
 // losers collects what a group's decisions take from somebody: the journal's entries of the target transaction. All rows
@@ -28,13 +29,18 @@ func newLosers(s *session) *losers {
 
 // note takes one decision, before it is carried out.
 func (l *losers) note(ctx context.Context, c rowChange, f fate, row state) error {
-	if !l.concerns(c, f, row) {
+	by, taken, err := l.taken(ctx, c, f, row)
+	switch {
+	case err != nil:
+		return err
+	case taken:
+		f.rival = by
+	case !l.concerns(c, f, row):
 		return nil
 	}
 	table, opt := c.ev.Table.Name, &l.session.opt
 	if f.verdict == conflict.Apply && c.ev.Table.Settles != "" {
 		var known bool
-		var err error
 		if f.rival, known, err = l.session.newest(c.ev.Table, c.key); err != nil || !known {
 			return err // what it removes was there before what it settles
 		}
@@ -186,6 +192,47 @@ func (l *losers) concerns(c rowChange, f fate, row state) bool {
 	arrives := c.ev.Kind == change.Insert || c.moved
 	// What is still on its way explains everything.
 	return there == arrives && !lostBefore && len(l.session.opt.Index.Lacks(c.tx.Stamp.Context)) == 0
+}
+
+// taken finds the deletion of a parent that has taken along the row that an update misses, be it of the target or of another
+// server: neither was made on the other, and the row comes back. Where a server does not log what its foreign keys do, the
+// index has no change of the row for that. If what the update was made on is still on its way, the row may not have been here
+// at all; but there will be no second occasion to tell that it was. Where the parent is there again, its deletion is forgotten.
+func (l *losers) taken(ctx context.Context, c rowChange, f fate, row state) (by change.Stamp, taken bool, err error) {
+	s := l.session
+	_, lostBefore := l.entries[c.key]
+	if f.verdict != conflict.Apply || row&(exists|touched) != 0 || lostBefore || s.opt.CascadesLogged ||
+		c.ev.Kind != change.Update || c.old == nil || c.ev.Table.Settles != "" {
+		return by, false, nil
+	}
+	cascades := func(fk server.ForeignKey) bool { return fk.OnDelete == "CASCADE" }
+	target, err := s.portable.tables(ctx, c.ev.Table.Name)
+	if err != nil || target == nil || !slices.ContainsFunc(target.ForeignKeys, cascades) {
+		return by, false, err
+	}
+	plan, err := s.portable.plan(ctx, c.ev.Table)
+	if err != nil {
+		return by, false, err
+	}
+	values, err := image.Values(c.ev.Table, c.old)
+	if err != nil {
+		return by, false, err
+	}
+	missing, err := s.missingParents(ctx, plan, values)
+	if err != nil {
+		return by, false, err
+	}
+	mine := c.tx.Stamp
+	for _, fk := range slices.DeleteFunc(missing, func(fk server.ForeignKey) bool { return !cascades(fk) }) {
+		deletion, _, err := s.departed(ctx, fk, c.ev.Table, values)
+		if err != nil {
+			return by, false, err
+		}
+		if theirs := deletion.Stamp; deletion.Known && !mine.Covers(theirs.Version) && !theirs.Covers(mine.Version) {
+			return theirs, true, nil
+		}
+	}
+	return by, false, nil
 }
 
 // same reports whether two rows that exist hold the same values.

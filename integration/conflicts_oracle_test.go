@@ -20,6 +20,7 @@ type outcome struct {
 	tags   map[string]place            // of those rows
 	losers map[string][]conflictEntry  // by the losing row's tag
 	gone   map[string]bool             // "site table key": deletes that lost
+	missed map[string]bool             // "site table key": rows that came back there, over nobody knew what
 	count  int                         // entries
 
 	cards     map[int]map[string]string
@@ -105,7 +106,12 @@ func (w *workload) checkRemoval(o *outcome, r removal, report func(string, ...an
 	if !stands || !w.descends(row["tag"], r.tag) {
 		return
 	}
-	if w.wroteAgain(r) || o.gone[removalName(r.site, r.table, r.key)] || r.parent != 0 && o.gone[removalName(r.site, "parent", r.parent)] {
+	if w.wroteAgain(r) || o.gone[removalName(r.site, r.table, r.key)] {
+		return
+	}
+	// A foreign key took the row along. MariaDB does not log that: what is known of it is the delete of the parent, and when
+	// the parent has been put back since, only that the row was missing on the server where it went.
+	if r.parent != 0 && (o.gone[removalName(r.site, "parent", r.parent)] || o.missed[removalName(r.site, r.table, r.key)]) {
 		return
 	}
 	report("%s deleted row %d of %s with tag %s, and the row is there, %v, without an entry of the lost delete", r.site, r.key, r.table,
@@ -147,7 +153,7 @@ func removalName(site, table string, key int) string {
 func (w *workload) outcome(t *testing.T) *outcome {
 	t.Helper()
 	o := &outcome{
-		rows: map[place]map[string]string{}, tags: map[string]place{}, losers: map[string][]conflictEntry{}, gone: map[string]bool{},
+		rows: map[place]map[string]string{}, tags: map[string]place{}, losers: map[string][]conflictEntry{}, gone: map[string]bool{}, missed: map[string]bool{},
 		cards: map[int]map[string]string{}, lostCards: map[int][]map[string]string{},
 	}
 	for _, table := range append(workloadTables, "card") {
@@ -183,7 +189,11 @@ func (w *workload) outcome(t *testing.T) *outcome {
 			continue
 		}
 		if e.LoserRow == nil {
-			o.gone[removalName(w.origin(e.Loser), strings.TrimPrefix(e.Table, w.database+"."), key)] = true
+			table := strings.TrimPrefix(e.Table, w.database+".")
+			o.gone[removalName(w.origin(e.Loser), table, key)] = true
+			for _, s := range e.Servers {
+				o.missed[removalName(s, table, key)] = o.missed[removalName(s, table, key)] || e.Kind == "update_missing"
+			}
 			continue
 		}
 		tag := valueText(e.LoserRow["tag"])
