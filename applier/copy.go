@@ -342,13 +342,19 @@ func (c *copier) decide() error {
 		case newer || c.request.blocked[c.keys[i]]:
 			c.stays[i] = true
 			c.done.Newer++
-		case c.row(c.here[i]) == nil && c.request.Rows[i].Values == nil, same(c.row(c.here[i]), c.row(c.request.Rows[i].Values)):
+		case c.row(c.here[i]) == nil && c.request.Rows[i].Values == nil, c.same(i):
 			c.done.Equal++
 		default:
 			c.writes = append(c.writes, i)
 		}
 	}
 	return nil
+}
+
+// same reports whether the target has the same row.
+func (c *copier) same(i int) bool {
+	documents := c.plan.Documents()
+	return same(c.row(c.here[i]).WithDocuments(documents), c.row(c.request.Rows[i].Values).WithDocuments(documents))
 }
 
 func (c *copier) row(values []image.Value) *journal.Row {

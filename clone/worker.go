@@ -293,16 +293,18 @@ func (w *worker) equal(ctx context.Context, j *job, r chunk.Range) (rows int64, 
 }
 
 // differ compares two rows, of which nothing but the tables is known to belong together.
-func (j *job) differ(here, there []driver.Value) (bool, error) {
-	a, err := j.read.ParseRaw(here)
+func (j *job) differ(from, to []driver.Value) (bool, error) {
+	a, err := j.read.ParseRaw(from)
 	if err != nil {
 		return false, err
 	}
-	b, err := j.write.ParseRaw(there)
+	b, err := j.write.ParseRaw(to)
 	if err != nil {
 		return false, err
 	}
-	return len(journal.Differing(&journal.Row{Table: j.source, Values: a}, &journal.Row{Table: j.source, Values: b})) > 0, nil
+	here, there := &journal.Row{Table: j.source, Values: a}, &journal.Row{Table: j.source, Values: b}
+	documents := j.write.Documents()
+	return len(journal.Differing(here.WithDocuments(documents), there.WithDocuments(documents))) > 0, nil
 }
 
 // replace deletes what the target has in a range and writes the range's rows. They replace stale rows elsewhere that hold a

@@ -67,6 +67,17 @@ func (p *Plan) Source() *change.Table { return p.source }
 // Target is the table that they are written into.
 func (p *Plan) Target() *server.Table { return p.target }
 
+// Documents are the columns, by their numbers in the source's table, that are text there and JSON in the target: the two
+// servers write one document in different ways.
+func (p *Plan) Documents() (columns []int) {
+	for i := range p.columns {
+		if c := &p.columns[i]; c.json == jsonSafe {
+			columns = append(columns, c.source)
+		}
+	}
+	return columns
+}
+
 // Takes reports whether the target takes the values of a column of the source, by its index.
 func (p *Plan) Takes(source int) bool { return p.column(source) != nil }
 

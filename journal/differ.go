@@ -3,7 +3,6 @@ package journal
 import (
 	"bytes"
 	"encoding/json"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -56,6 +55,22 @@ func Differing(a, b *Row) []string {
 		}
 	}
 	return names
+}
+
+// WithDocuments is the row with JSON in place of the texts of some columns, by their numbers, which are then compared by what
+// they say.
+func (r *Row) WithDocuments(columns []int) *Row {
+	if r == nil || len(columns) == 0 {
+		return r
+	}
+	c := *r
+	c.Values = slices.Clone(r.Values)
+	for _, i := range columns {
+		if c.Values[i].Kind == image.Text {
+			c.Values[i].Kind = image.JSON
+		}
+	}
+	return &c
 }
 
 // Recoverable names the columns in which a losing row differs from the winning one and that a restore of single columns can
@@ -143,7 +158,37 @@ func sameJSON(a, b []byte) bool {
 			return false
 		}
 	}
-	return reflect.DeepEqual(x, y)
+	return sameNode(x, y)
+}
+
+// sameNode compares decoded JSON. A double may be written in several ways; an integer is no double.
+func sameNode(x, y any) bool {
+	switch a := x.(type) {
+	case map[string]any:
+		b, ok := y.(map[string]any)
+		if !ok || len(a) != len(b) {
+			return false
+		}
+		for name, value := range a {
+			if other, has := b[name]; !has || !sameNode(value, other) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		b, ok := y.([]any)
+		return ok && slices.EqualFunc(a, b, sameNode)
+	case json.Number:
+		b, ok := y.(json.Number)
+		isDouble := func(n json.Number) bool { return strings.ContainsAny(string(n), ".eE") }
+		if !ok || a == b || !isDouble(a) || !isDouble(b) {
+			return ok && a == b
+		}
+		f, errA := a.Float64()
+		g, errB := b.Float64()
+		return errA == nil && errB == nil && f == g
+	}
+	return x == y
 }
 
 func trim(text []byte) []byte {

@@ -92,3 +92,39 @@ func TestEveryRowIsReadOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestJSONIsComparedByValue: what MySQL writes in its own way is the same document, whichever server is the first.
+func TestJSONIsComparedByValue(t *testing.T) {
+	names := []sandbox.Flavor{sandbox.MariaDB118, sandbox.MySQL97}
+	servers := make([]Server, len(names))
+	for i, flavor := range names {
+		s := sandbox.StartTest(t, sandbox.Options{Flavor: flavor})
+		imagetest.Exec(t, s, "CREATE DATABASE a", "CREATE TABLE a.t (id INT PRIMARY KEY, j JSON, v TEXT) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
+			`INSERT INTO a.t VALUES (1, '{"b":1,"aa":[1,2.50,"x"]}', '{"a":1}'), (2, '[ 1 ]', 'x'), (3, NULL, NULL), (4, '{"a":1}', NULL),
+ (5, '{"n":[2.50, 1e2, 12345678901234567, true],"m":{"z":"\u00e4","y":null}}', NULL)`)
+		servers[i] = Server{Name: string(flavor), DB: s.DB(), Flavor: []change.Flavor{change.MariaDB, change.MySQL}[i]}
+	}
+	exec := func(i int, q string) {
+		if _, err := servers[i].DB.ExecContext(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(1, `UPDATE a.t SET j = '{"a":2}' WHERE id = 4`)
+	exec(1, `UPDATE a.t SET v = '{"a": 1}' WHERE id = 1`)
+	for _, order := range [][]int{{0, 1}, {1, 0}} {
+		table, err := Open(t.Context(), []Server{servers[order[0]], servers[order[1]]}, change.TableName{Database: "a", Table: "t"}, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []string
+		err = table.Compare(t.Context(), nil, func(_ []int64, different []Difference, _ []image.Value) error {
+			for _, d := range different {
+				found = append(found, fmt.Sprint(d.Named()[0].Int))
+			}
+			return nil
+		})
+		if err != nil || !slices.Equal(found, []string{"1", "4"}) {
+			t.Errorf("%s first: %v differ, %v", servers[order[0]].Name, found, err)
+		}
+	}
+}

@@ -34,9 +34,11 @@ type Table struct {
 	// Definition is the same text as long as the table is defined on all servers as it was.
 	Definition string
 
-	sums  bool // the servers' checksums can be compared
-	read  int  // rows in a piece that is read
-	keyer *image.Keyer
+	sums bool // the servers' checksums can be compared
+	read int  // rows in a piece that is read
+	// documents are columns that are text on the first server and JSON on another one.
+	documents []int
+	keyer     *image.Keyer
 }
 
 const (
@@ -83,6 +85,7 @@ func Open(ctx context.Context, servers []Server, name change.TableName, where st
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s.Name, err)
 		}
+		t.documents = append(t.documents, plan.Documents()...)
 		same, _ := dml.SameLayout(t.Source, d)
 		t.sums = t.sums && same && s.Flavor == servers[0].Flavor
 		for j := range d.Columns {
@@ -217,7 +220,9 @@ func (t *Table) Equal(rows [][]image.Value) bool {
 }
 
 // Same compares two rows; nil is none.
-func (t *Table) Same(a, b []image.Value) bool { return len(journal.Differing(t.Row(a), t.Row(b))) == 0 }
+func (t *Table) Same(a, b []image.Value) bool {
+	return len(journal.Differing(t.Row(a).WithDocuments(t.documents), t.Row(b).WithDocuments(t.documents))) == 0
+}
 
 // Row is a row with its definition; nil of none.
 func (t *Table) Row(values []image.Value) *journal.Row {
