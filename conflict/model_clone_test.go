@@ -21,7 +21,6 @@ type rowClone struct {
 	rows      map[int]int
 	holder    map[int]*row
 	decided   map[int]setOfID
-	damaged   map[int]bool
 	early     map[int]*row
 	markers   []*marker // the donor's newest ones, of each other source
 }
@@ -106,7 +105,14 @@ func (w *world) isSettled(c *rowClone) bool {
 func (w *world) readDonor(c *rowClone) {
 	d := c.donor
 	c.read, c.end = true, saved{index: len(d.binlog), clock: d.clock}
-	c.rows, c.holder, c.damaged, c.early = maps.Clone(d.rows), maps.Clone(d.holder), maps.Clone(d.damaged), maps.Clone(d.early)
+	c.rows, c.holder, c.early = maps.Clone(d.rows), maps.Clone(d.holder), maps.Clone(d.early)
+	for key := range d.damaged { // whoever chooses the donor knows better
+		if top := d.top(key); top != nil && top.value != 0 {
+			c.rows[key] = top.value
+		} else {
+			delete(c.rows, key)
+		}
+	}
 	c.decided = map[int]setOfID{}
 	for key, set := range d.decided {
 		c.decided[key] = set.clone()
@@ -123,7 +129,7 @@ func (w *world) finishClone(c *rowClone) {
 	if w.broken == cloneMarkersLate {
 		c.markers = w.newestMarkers(c.donor, s)
 	}
-	s.rows, s.holder, s.decided, s.damaged, s.early = c.rows, c.holder, c.decided, c.damaged, c.early
+	s.rows, s.holder, s.decided, s.early = c.rows, c.holder, c.decided, c.early
 	m := &marker{index: c.end.index}
 	m.Source, m.Clock, m.Manifest = c.donor.id, c.end.clock, w.past(c)
 	if w.broken == cloneFromEnd {

@@ -91,10 +91,10 @@ func (w *world) act() {
 		}
 	case !s.born:
 		switch {
+		case x < 20 && w.clones && w.chance(75):
+			w.beginClone(s)
 		case x < 20:
 			w.join()
-		case x < 80:
-			w.beginClone(s)
 		}
 	case x < 300:
 		w.application(s)

@@ -30,6 +30,7 @@ type world struct {
 	patient bool           // links wait a little for what a change was made on top of
 	copies  *copies        // nil in histories without
 	joined  *server        // the one that joined later
+	clones  bool           // a server that joins may be a copy of another one
 	clone   *rowClone      // under way
 	counts  counts
 	failure error
@@ -152,6 +153,7 @@ func newWorld(seed uint64, broken rule) *world {
 	if w.chance(50) || broken.ofCopies() {
 		w.copies = &copies{damage: w.chance(50)}
 	}
+	w.clones = broken == healthy && w.chance(50) || broken.ofClones()
 	return w
 }
 

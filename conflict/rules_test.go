@@ -143,6 +143,9 @@ func (r rule) String() string {
 // ofCopies reports whether histories without copies keep the rule in any case.
 func (r rule) ofCopies() bool { return r >= copyWithoutHold && r <= copyFromNewborn }
 
+// ofClones reports whether histories without clones keep the rule in any case.
+func (r rule) ofClones() bool { return r >= cloneUnannounced && r <= cloneFromAnyone }
+
 func (r rule) decide(incoming, entry change.Stamp, known bool) conflict.Verdict {
 	v := conflict.Decide(incoming, entry, known)
 	switch {
