@@ -205,7 +205,8 @@ func TestKilledAndBegunAgain(t *testing.T) {
 
 		o.Begin = nil
 		report := r.copy(t, o)
-		require.EqualValues(t, there, report.Same)
+		require.GreaterOrEqual(t, report.Same, int64(there), "commits whose answers nobody waited for may have come later")
+		require.Less(t, report.Same, int64(rows))
 		require.EqualValues(t, rows, report.Rows)
 		require.Zero(t, report.Removed)
 		r.equal(t, "SELECT * FROM d.t")
