@@ -3,8 +3,10 @@ package mesh
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +40,7 @@ type CloneOptions struct {
 const (
 	clonePatience = 60 * time.Second // for changes that are on their way between other servers
 	clonePoll     = 500 * time.Millisecond
+	lockPatience  = 10 * time.Second // for transactions of applications
 	// ownersPatience is for owners that could not begin before the target was out of their way.
 	ownersPatience = 2 * personEvery
 )
@@ -291,34 +294,69 @@ func (x *cloning) unread(ctx context.Context) error {
 	return nil
 }
 
-// begin takes the target out of the mesh, once everybody has what it has.
+// begin takes the target out of the mesh, once everybody has what it has. Applications cannot write to it meanwhile: what they
+// commit before it is out would be on its way, and reach some servers and not others.
 func (x *cloning) begin(ctx context.Context) error {
 	db, dialect := x.target.server.DB(), server.NewDialect(x.target.info)
+	if x.resumed {
+		now, err := dialect.Position(ctx, db)
+		if err != nil {
+			return err
+		}
+		return x.goOn(ctx, now)
+	}
+	what := "begin to clone " + x.To
+	if x.target.identity != nil {
+		unlock, err := x.lockTables(ctx)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	now, err := dialect.Position(ctx, db)
+	if err == nil && x.target.identity != nil {
+		err = x.delivered(ctx, now)
+	}
 	if err != nil {
 		return err
 	}
-	if x.resumed {
-		return x.goOn(ctx, now)
-	}
-	if x.target.identity != nil {
-		if err := x.delivered(ctx, now); err != nil {
-			return err
-		}
-	}
 	x.state = checkpoint.Clone{Source: x.source.identity.ID, Position: now}
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return server.Fault(err, "begin to clone "+x.To)
-	}
-	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
-	if err := checkpoint.BeginClone(ctx, tx, &x.state); err != nil {
-		return server.Fault(err, "begin to clone "+x.To)
-	}
-	if err := tx.Commit(); err != nil {
-		return server.Fault(err, "begin to clone "+x.To)
+	if err := inTransaction(ctx, db, func(tx *sql.Tx) error { return checkpoint.BeginClone(ctx, tx, &x.state) }); err != nil {
+		return server.Fault(err, what)
 	}
 	return nil
+}
+
+// lockTables keeps everybody from writing to the target's tables.
+func (x *cloning) lockTables(ctx context.Context) (unlock func(), err error) {
+	tables, err := server.Tables(ctx, x.copy.DB(), x.config.Tables.Matches)
+	if err != nil {
+		return nil, server.Fault(err, "read the tables of "+x.To)
+	}
+	conn, err := x.copy.DB().Conn(ctx)
+	if err != nil {
+		return nil, server.Fault(err, "connect to "+x.To)
+	}
+	unlock = func() {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // the locks end with the session
+		_ = conn.Close()
+	}
+	if len(tables) == 0 {
+		return unlock, nil
+	}
+	var names []string
+	for _, t := range tables {
+		names = append(names, server.Quote(t.Name.Database)+"."+server.Quote(t.Name.Table)+" READ")
+	}
+	_, err = conn.ExecContext(ctx, fmt.Sprintf("SET SESSION lock_wait_timeout = %d", int(lockPatience.Seconds())))
+	if err == nil {
+		_, err = conn.ExecContext(ctx, "LOCK TABLES "+strings.Join(names, ", "))
+	}
+	if err != nil {
+		unlock()
+		return nil, fmt.Errorf("applications must not write to it: %w", server.Fault(err, "lock the tables of "+x.To))
+	}
+	return unlock, nil
 }
 
 // goOn takes up a clone that was ended. With Replace, what applications have written since it began is replaced.
