@@ -129,7 +129,10 @@ func (p *Office) serve(t testing.TB, l net.Listener) {
 	p.server = s
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
-	t.Cleanup(func() { _ = s.Close(); <-done })
+	t.Cleanup(func() { // a server that has not begun to serve yet does not know what it listens to
+		_, _ = s.Close(), l.Close()
+		<-done
+	})
 }
 
 // Settings is how a mailer reaches it.
