@@ -55,7 +55,7 @@ func explainFatal(o *Options, err *mysql.MyError) error {
 			"%s no longer has transactions that were already applied", o.Name)
 	}
 	return fault.Wrap(err, fault.Purged,
-		"what is missing cannot be had from the binlog any more: replicator clone --from "+o.Name+" --to the server that was away, with --replace; and "+
-			"keep binlogs longer than an outage may last (binlog_expire_logs_seconds)",
+		"what is missing cannot be had from the binlog any more: make the server that was away a copy of one that was not, replicator clone "+
+			"--from SERVER --to SERVER --replace; and keep binlogs longer than an outage may last (binlog_expire_logs_seconds)",
 		"%s has purged the binlog that is needed", o.Name)
 }

@@ -80,7 +80,17 @@ func Clone(ctx context.Context, c *config.Config, o CloneOptions) (clone.Report,
 		return clone.Report{}, err
 	}
 	defer func() { _ = lock.Close() }() // the lock ends with the session
-	return x.run(ctx)
+	report, err := x.run(ctx)
+	return report, withGrants(err)
+}
+
+// withGrants gives a missing privilege the remedy that fits: the accounts that init makes may not do what a copy needs.
+func withGrants(err error) error {
+	f, ok := fault.As(err)
+	if !ok || f.Class != fault.Privilege || !strings.Contains(f.Remedy, "init --grants") {
+		return err
+	}
+	return fault.Wrap(err, fault.Privilege, "grant it, or clone as an account that has it: --user; docs/operations.md, Cloning a server, lists the privileges", "clone")
 }
 
 // open finds the servers, and connects as the account for the copy.
@@ -393,6 +403,10 @@ func (x *cloning) delivered(ctx context.Context, now change.GTIDSet) error {
 				from = state.Position
 			}
 			written, err := x.written(ctx, from, now)
+			if f, ok := fault.As(err); ok && f.Class == fault.Purged {
+				err = fault.Wrap(err, fault.Precondition, "add --force: those are gone then, but where they were applied already",
+					"the binlog of %s does not reach back to what %s has of it: nobody can tell which of its changes are missing there", x.To, l.To)
+			}
 			if err == nil && written.count > 0 {
 				err = fault.New(fault.Precondition,
 					"let them be applied (see `replicator status`), and run it again; or add --force: they are gone then, but where they were applied already",
@@ -505,6 +519,9 @@ func (x *cloning) heeds(ctx context.Context, w *witness) (passing, lasting error
 	name := w.status.Name
 	w.owned = false
 	if err := w.ask(ctx); err != nil {
+		if f := asFault(err); f.Class.Transient() { // it may be back in a moment
+			return fmt.Errorf("%s: %w", name, err), nil
+		}
 		return nil, err
 	}
 	places, err := checkpoint.LoadReadings(ctx, w.server.DB(), w.info.Flavor)
@@ -514,7 +531,8 @@ func (x *cloning) heeds(ctx context.Context, w *witness) (passing, lasting error
 	receives := slices.Contains(x.targets(), name)
 	switch {
 	case !w.owned:
-		return fault.New(fault.Precondition, "start `replicator run` with this configuration, and run this again", "no process applies to %s", name), nil
+		return fault.New(fault.Precondition, "start `replicator run` with this configuration, or see in `replicator status` why it cannot; then run this again",
+			"no process applies to %s", name), nil
 	case len(places) == 0:
 		return fault.New(fault.Precondition, "run this version of replicator there", "the process that applies to %s does not say how far it has read", name), nil
 	case receives && !slices.Contains(places[0].Sources, x.To):

@@ -117,10 +117,14 @@ func (m *Mesh) beginning(ctx context.Context, x *member) (begin canal.Start, err
 	}
 	topology, _ := m.topology(func(l *link) bool { return !l.from.cloning.Load() && !l.to.cloning.Load() })
 	r, found := stablePlace(p.identity.ID, topology, applied, places)
+	within := slices.ContainsFunc(places, func(r checkpoint.Reading) bool { return r.Position.Covers(purged) })
 	if !found || !r.Position.Covers(purged) {
-		return begin, fault.New(fault.Purged,
-			"a server was away for longer than the binlogs reach. Clone it: replicator clone --from "+x.config.Name+" --to the server that was away; "+
-				"or take it out of the configuration and restart this process",
+		remedy := "make the server that was away a copy of one that was not: replicator clone --from SERVER --to SERVER --replace; " +
+			"or take it out of the configuration and restart this process"
+		if !within {
+			remedy = "no place that this server has noted is left in its binlog: see docs/operations.md, Starting over"
+		}
+		return begin, fault.New(fault.Purged, remedy,
 			"%s has purged its binlog behind %s, from where it would have to be read to know what conflicts with what", x.config.Name, begin.Position)
 	}
 	x.log.Warn("the change index begins behind its frontier, which the binlog does not reach back to",
