@@ -122,7 +122,8 @@ func (m *Mesh) beginning(ctx context.Context, x *member) (begin canal.Start, err
 		remedy := "make the server that was away a copy of one that was not: replicator clone --from SERVER --to SERVER --replace; " +
 			"or take it out of the configuration and restart this process"
 		if !within {
-			remedy = "no place that this server has noted is left in its binlog: see docs/operations.md, Starting over"
+			remedy = "make it a copy of another one: replicator clone --from SERVER --to " + x.config.Name +
+				" --replace; where no server is left to copy from: docs/operations.md, Starting over"
 		}
 		return begin, fault.New(fault.Purged, remedy,
 			"%s has purged its binlog behind %s, from where it would have to be read to know what conflicts with what", x.config.Name, begin.Position)
