@@ -122,7 +122,7 @@ func (c *cluster) comeBack(t *testing.T) {
 	if err == nil || !strings.Contains(out, "--replace") {
 		t.Errorf("a server with rows: %v\n%s", err, out)
 	}
-	d := c.clone(t, "east", "north", "--replace")
+	d := c.clone(t, "east", "north", "--replace", "--binlog")
 	if same, rows := number(t, d.Same), number(t, d.Copied); same < 10*rows {
 		t.Errorf("%d rows copied, %d were there: %+v", rows, same, d.Tables)
 	}
