@@ -54,5 +54,9 @@ func (s *Server) writeIdentity(ctx context.Context, id change.ServerID, p change
 			return err
 		}
 	}
+	// Places of the old identity's binlog; an older version of the schema has none.
+	if _, err := tx.ExecContext(ctx, "DELETE FROM replicator.reading"); err != nil && !IsMissingTable(err) {
+		return err
+	}
 	return tx.Commit()
 }
