@@ -165,7 +165,7 @@ func (s *Snapshot) Close() {
 // discard ends a session instead of giving it back to the pool.
 func discard(conn *sql.Conn) {
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-	_ = conn.Close()
+	_ = conn.Close() // it is given up in any case
 }
 
 func execAll(ctx context.Context, conn *sql.Conn, statements ...string) error {

@@ -170,14 +170,10 @@ const fineRows = 500
 
 // sync compares a range, and replaces what differs of it.
 func (w *worker) sync(ctx context.Context, j *job, r chunk.Range) error {
-	rows, same, err := w.same(ctx, j, r)
+	same, err := w.stays(ctx, j, r)
 	switch {
-	case err != nil:
+	case err != nil || same:
 		return err
-	case same:
-		j.done.rows.Add(rows)
-		j.done.same.Add(rows)
-		return nil
 	case !j.sums || j.size <= fineRows:
 		return w.replace(ctx, j, r)
 	}
@@ -203,23 +199,25 @@ func (w *worker) finer(ctx context.Context, j *job, r chunk.Range) error {
 		if bound != nil {
 			part.UpTo = bound
 		}
-		rows, same, err := w.same(ctx, j, part)
-		switch {
-		case err != nil:
-			return err
-		case same:
-			j.done.rows.Add(rows)
-			j.done.same.Add(rows)
-		default:
-			if err := w.replace(ctx, j, part); err != nil {
-				return err
-			}
+		same, err := w.stays(ctx, j, part)
+		if err == nil && !same {
+			err = w.replace(ctx, j, part)
 		}
-		if bound == nil {
-			return nil
+		if err != nil || bound == nil {
+			return err
 		}
 		r.After = bound
 	}
+}
+
+// stays reports whether a range is to stay as it is, and counts its rows then.
+func (w *worker) stays(ctx context.Context, j *job, r chunk.Range) (bool, error) {
+	rows, same, err := w.same(ctx, j, r)
+	if err == nil && same {
+		j.done.rows.Add(rows)
+		j.done.same.Add(rows)
+	}
+	return same, err
 }
 
 // same reports whether both servers have the same rows in a range, and how many.
@@ -359,7 +357,7 @@ func open(ctx context.Context, conn *sql.Conn, query string, abandon bool, use f
 		defer func() { _ = rows.Close() }() // what was wrong with it has been said
 		err = use(rows)
 		if c, ok := raw.(driver.Conn); ok && err != nil && abandon {
-			_ = c.Close()
+			_ = c.Close() // the rest of the answer is not wanted
 		}
 		return err
 	})
