@@ -90,7 +90,7 @@ func (l *Link) applyGroup(ctx context.Context, g *group) error {
 			l.unchecked, lockFirst = true, true
 			continue
 		case errors.Is(err, errAwaits):
-			if err := l.patience.arrive(ctx); err != nil {
+			if err := l.arrive(ctx, g.txs[0]); err != nil {
 				return err
 			}
 			attempt-- // it is bounded by itself

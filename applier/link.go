@@ -48,6 +48,7 @@ type Options struct {
 	// Decided returns the state that another server's journal gives a conflict, "" while it is open there or not known.
 	Decided        func(ctx context.Context, id journal.ID) string
 	Working        func(source change.ServerID) bool // whether the link from there to the target brings changes now
+	Name           func(change.ServerID) string      // what people call a server of the mesh
 	Subscribe      func(position change.GTIDSet, clock change.Clock) Stream
 	Limits         Limits
 	Workers        int           // how many groups are carried out at once, at most; 0 is 1
@@ -61,7 +62,7 @@ type Options struct {
 	// Tolerated is the process whose late commit an earlier run has met already: another one means that it works.
 	Tolerated      checkpoint.Owner
 	Started        func()             // called once the link runs; may be nil
-	Held           func(*fault.Error) // called when the link waits for a person; it goes on by itself, and calls Started
+	Held           func(*fault.Error) // called when the link waits for a person or another link; it goes on by itself, and calls Started
 	LogsCascades   bool               // the source's binlog has the rows that foreign keys change
 	CascadesLogged bool               // the binlogs of all servers have them
 	Stats          *Stats

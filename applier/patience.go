@@ -2,18 +2,21 @@ package applier
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"replicator/change"
 	"replicator/conflict"
+	"replicator/fault"
 )
 
 const (
 	// patientFor is how long a link waits for what a change was made on top of.
 	patientFor = time.Second
-	// clashPatience is how long a clash is not settled while changes that could explain it are on their way.
-	clashPatience = 30 * time.Second
+	// clashPatience is how long a link waits for what may explain a clash before people are told.
+	clashPatience = 5 * time.Second
 	patienceTick  = 2 * time.Millisecond
 )
 
@@ -25,8 +28,7 @@ type patience struct {
 	working func(change.ServerID) bool
 	// given up are sources that a change has waited for in vain, until they have been caught up with once.
 	givenUp map[change.ServerID]bool
-	clashed time.Time      // when the clash at hand began to wait
-	awaited change.Context // what it waits for
+	awaited change.Context // what the clash at hand waits for
 }
 
 func newPatience(o Options) patience {
@@ -85,33 +87,53 @@ func (p *patience) wait(ctx context.Context, c change.Context) error {
 	}
 }
 
-// awaitOthers returns errAwaits while changes that could explain a clash are on their way and may still be waited for.
+// awaitOthers returns errAwaits while changes that could explain a clash are on their way.
 func (l *Link) awaitOthers(c change.Context) error {
-	p := &l.patience
 	if len(l.opt.Index.Lacks(c)) == 0 {
-		p.clashed = time.Time{}
 		return nil
 	}
-	if p.clashed.IsZero() {
-		p.clashed = time.Now()
-	}
-	if time.Since(p.clashed) < clashPatience {
-		p.awaited = c
-		return errAwaits
-	}
-	return nil
+	l.patience.awaited = c
+	return errAwaits
 }
 
-// arrive returns when what a clash waits for has arrived, or may not be waited for any longer. No transaction may be open.
-func (p *patience) arrive(ctx context.Context) error {
+// arrive returns when what a clash waits for has arrived, however long that takes: settled without it, rows would be taken
+// away that nobody has disputed. Two links never wait for each other, because what a change was made on top of is older
+// than the change. No transaction may be open.
+func (l *Link) arrive(ctx context.Context, tx *change.Transaction) error {
 	tick := time.NewTicker(patienceTick)
 	defer tick.Stop()
-	for len(p.index.Lacks(p.awaited)) > 0 && time.Since(p.clashed) < clashPatience {
+	began, told := time.Now(), false
+	for {
+		missing := l.opt.Index.Lacks(l.patience.awaited)
+		switch {
+		case len(missing) == 0:
+			if told && l.opt.Started != nil {
+				l.opt.Started()
+			}
+			return nil
+		case !told && time.Since(began) > clashPatience:
+			told = true
+			l.opt.Held(l.awaiting(tx, missing))
+		}
+		if err := l.session.keepAlive(ctx); err != nil {
+			return err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	return nil
+}
+
+func (l *Link) awaiting(tx *change.Transaction, missing []change.ServerID) *fault.Error {
+	names := make([]string, len(missing))
+	for i, id := range missing {
+		names[i] = l.opt.Name(id)
+	}
+	from := strings.Join(names, ", ")
+	return fault.New(fault.Unavailable,
+		fmt.Sprintf("look at what keeps the changes of %s from %s; take a server that will never come back out of the configuration", from, l.opt.Target),
+		"transaction %s of %s meets rows of %s that changes of %s may explain: it was made on top of these, and they have not arrived yet",
+		tx.GTID, l.opt.Source, l.opt.Target, from)
 }

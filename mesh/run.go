@@ -113,7 +113,7 @@ func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
 		MaxPacket: maxPacket(o.profile.info),
 		Match:     c.Tables.Matches, Index: o.state, Watermark: o.watermark, Definitions: o.definitions,
 		Recent: o.recent, Keyer: o.keyer, Policy: c.Policy, Registers: o.registers, Prefers: o.prefers,
-		Journal: o.journal, Decided: o.decided, Working: o.working,
+		Journal: o.journal, Decided: o.decided, Working: o.working, Name: o.mesh.nameOf,
 		Subscribe: func(p change.GTIDSet, clock change.Clock) applier.Stream {
 			start := canal.Start{Position: p, Clock: clock}
 			select {
@@ -134,7 +134,7 @@ func (o *owner) linkOptions(l *link, log *zap.Logger) applier.Options {
 		Started: func() { l.trouble.clear(Running); log.Info("link runs") },
 		Held: func(f *fault.Error) {
 			_ = l.trouble.set(f)
-			logFault(log, "link waits for a decision", f, 0)
+			logFault(log, "link waits", f, 0)
 		},
 		Stats: &l.stats, Routes: &l.routes, Log: log,
 	}
