@@ -103,6 +103,13 @@ func (f *frontier) advance(s *stability) (boundary, bool) {
 	return f.start, f.known
 }
 
+// behind reports whether there are changes behind the boundary.
+func (f *frontier) behind() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.segments) > 0 || len(f.open.newest) > 0
+}
+
 func stable(s *stability, newest []change.Version) bool {
 	return !slices.ContainsFunc(newest, func(v change.Version) bool { return v.Time > s.upTo(v.Origin) })
 }

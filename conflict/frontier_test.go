@@ -28,6 +28,12 @@ func TestFrontier(t *testing.T) {
 			t.Fatalf("the frontier is at %v, %v, %v, not after %d transactions", got, clock, ok, n)
 		}
 	}
+	behind := func(want bool) {
+		t.Helper()
+		if got := s.Behind(); got != want {
+			t.Fatalf("there are changes behind the frontier: %v, want %v", got, want)
+		}
+	}
 	local := func(n int) {
 		t.Helper()
 		if err := s.Local(change.Stamp{Version: version(n, 1)}, []change.Key{hashed(n)}); err != nil {
@@ -42,10 +48,13 @@ func TestFrontier(t *testing.T) {
 	expect(0)
 	checkpoint(2) // two transactions that change nothing
 	expect(2)
+	behind(false)
 	local(3)
 	expect(2)
+	behind(true)
 	checkpoint(3)
 	expect(2)
+	behind(true)
 	local(4)
 	s.Applied(id(2), clock(50, 1, 3))
 	expect(3)
@@ -56,7 +65,9 @@ func TestFrontier(t *testing.T) {
 	checkpoint(7)
 	expect(3)
 	s.Applied(id(2), clock(50, 1, 6))
+	behind(true) // nobody has asked
 	expect(7)
+	behind(false)
 	s.Applied(id(2), clock(40, 1, 2))
 	expect(7)
 }

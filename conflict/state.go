@@ -193,6 +193,9 @@ func (s *State) Frontier() (position change.GTIDSet, clock change.Clock, ok bool
 	return b.position, b.clock, ok
 }
 
+// Behind reports whether changes have been fed that the frontier, as Frontier returned it last, does not cover.
+func (s *State) Behind() bool { return s.frontier.behind() }
+
 // Stats are the sizes of a State.
 type Stats struct {
 	Entries int // in memory

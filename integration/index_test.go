@@ -3,7 +3,6 @@ package integration
 import (
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -185,7 +184,7 @@ func (c *crowd) again() whole {
 	logged, began := len(c.log.String()), time.Now()
 	c.start()
 	c.signal()
-	ready, w := time.Since(began), c.rebuilt(logged)
+	ready, w := time.Since(began), c.rebuilt("east", logged)
 	took, err := time.ParseDuration(w.Took)
 	if err != nil {
 		c.tb.Fatal(err)
@@ -206,9 +205,9 @@ type whole struct {
 	Took    string `json:"took"`
 }
 
-// rebuilt finds what the program has said of the index of east in its log from there on. A line takes a moment to come
+// rebuilt finds what the program has said of the index of a server in its log from there on. A line takes a moment to come
 // through the pipe.
-func (c *crowd) rebuilt(logged int) (w whole) {
+func (c *cluster) rebuilt(server string, logged int) (w whole) {
 	c.tb.Helper()
 	await(c.tb, 10*time.Second, func() error {
 		for line := range strings.Lines(c.log.String()[logged:]) {
@@ -219,11 +218,11 @@ func (c *crowd) rebuilt(logged int) (w whole) {
 			if err := json.Unmarshal([]byte(strings.TrimSpace(rest)), &w); err != nil {
 				c.tb.Fatalf("%v in %s", err, line)
 			}
-			if w.Server == "east" {
+			if w.Server == server {
 				return nil
 			}
 		}
-		return errors.New("the log does not say that the index of east is whole")
+		return fmt.Errorf("the log does not say that the index of %s is whole", server)
 	})
 	return w
 }
@@ -287,4 +286,64 @@ func (c *crowd) checkSamples() {
 			c.tb.Errorf("%s has a journal in which it won %d conflicts and lost %d, want %d each", s.name, won, lost, indexSamples)
 		}
 	}
+}
+
+// What a process has forgotten, because every server has it, the next process does not read again: however short the time
+// between.
+func TestForgottenIsNotReadAgain(t *testing.T) {
+	t.Parallel()
+	const rows, few = 10_000, 100
+	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118} {
+		t.Run(string(flavor), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, flavor, flavor)
+			c.everywhere("CREATE DATABASE app", "CREATE TABLE app.t (id INT PRIMARY KEY)", "CREATE DATABASE seed", "CREATE TABLE seed.digit (d INT PRIMARY KEY)",
+				"INSERT INTO seed.digit VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)")
+			c.start()
+			c.awaitLinks(30 * time.Second)
+			for i, s := range c.sites {
+				s.exec(t, "INSERT INTO app.t SELECT ? + a.d + 10*b.d + 100*c.d + 1000*d.d FROM seed.digit a, seed.digit b, seed.digit c, seed.digit d", i*rows)
+			}
+			c.awaitEqual(30*time.Second, "app.t")
+			await(t, 30*time.Second, func() error {
+				s, err := c.status()
+				if err != nil {
+					return err
+				}
+				for _, x := range s.Servers {
+					if x.Index == nil || x.Index.Entries+x.Index.Spilled > 0 {
+						return fmt.Errorf("%s: %+v", x.Name, x.Index)
+					}
+				}
+				return nil
+			})
+			for _, s := range c.sites { // the upkeep that has forgotten them has ended
+				before := s.heartbeat(t)
+				await(t, 10*time.Second, func() error {
+					if now := s.heartbeat(t); now == before {
+						return fmt.Errorf("%s has no heartbeat since %s", s.name, before)
+					}
+					return nil
+				})
+			}
+			c.kill()
+			logged := len(c.log.String())
+			c.start()
+			c.awaitLinks(30 * time.Second)
+			for _, s := range c.sites {
+				if w := c.rebuilt(s.name, logged); w.Entries > few {
+					t.Errorf("%d entries of %s were read again", w.Entries, s.name)
+				}
+			}
+		})
+	}
+}
+
+// heartbeat is the time of the server's last one.
+func (s *site) heartbeat(t *testing.T) (at string) {
+	t.Helper()
+	if err := s.db.QueryRow("SELECT beat_at FROM replicator.heartbeat").Scan(&at); err != nil {
+		t.Fatal(err)
+	}
+	return at
 }

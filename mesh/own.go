@@ -241,7 +241,7 @@ type owner struct {
 	readingAt time.Time
 	cloning   []string
 
-	changed atomic.Bool                 // rows have been fed since the frontier was saved
+	changed atomic.Bool                 // rows have been fed since the upkeep looked
 	fed     atomic.Pointer[canal.Start] // how far the tailer was at the last checkpoint
 }
 
@@ -340,8 +340,9 @@ const frontierEvery = 10 * time.Second
 func (o *owner) upkeep(ctx context.Context) error {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
-	var saved time.Time
-	held := false
+	var saved time.Time     // when the frontier was saved
+	var savedTo change.Time // and how far it was
+	held, behind := false, false // behind: rows were fed that what is saved does not cover
 	for {
 		select {
 		case <-ctx.Done():
@@ -351,7 +352,13 @@ func (o *owner) upkeep(ctx context.Context) error {
 		if err := o.state.Sweep(); err != nil {
 			return fmt.Errorf("sweep the change index of %s: %w", o.member.config.Name, err)
 		}
-		frontier := o.changed.Swap(false) || time.Since(saved) >= frontierEvery
+		behind = o.changed.Swap(false) || behind
+		var frontier *canal.Start
+		position, clock, ok := o.state.Frontier()
+		if ok && (behind && clock.Time > savedTo || time.Since(saved) >= frontierEvery) {
+			frontier = &canal.Start{Position: position, Clock: clock}
+		}
+		left := o.state.Behind() // what is fed from now on, o.changed tells of
 		switch err := o.beat(ctx, frontier); {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -361,14 +368,13 @@ func (o *owner) upkeep(ctx context.Context) error {
 			held = true
 			f := o.member.trouble.set(o.member.fault(err, "write the heartbeat of "+o.member.config.Name))
 			logFault(o.member.log, "upkeep fails", f, upkeepEvery)
-			if frontier {
-				o.changed.Store(true)
-			}
+			continue
 		case held:
 			held = false
 			o.member.trouble.clear(Running)
-		case frontier:
-			saved = time.Now()
+		}
+		if frontier != nil {
+			saved, savedTo, behind = time.Now(), frontier.Clock.Time, left
 		}
 	}
 }
@@ -376,7 +382,8 @@ func (o *owner) upkeep(ctx context.Context) error {
 // upkeepTimeout bounds the upkeep's transaction: it touches rows that nobody else writes.
 const upkeepTimeout = 10 * time.Second
 
-func (o *owner) beat(ctx context.Context, frontier bool) error {
+// beat writes the heartbeat, and the frontier unless it is nil.
+func (o *owner) beat(ctx context.Context, frontier *canal.Start) error {
 	ctx, cancel := context.WithTimeout(ctx, upkeepTimeout)
 	defer cancel()
 	tx, err := o.member.server.DB().BeginTx(ctx, nil)
@@ -393,8 +400,8 @@ func (o *owner) beat(ctx context.Context, frontier bool) error {
 	if err := o.saveReading(ctx, tx); err != nil {
 		return err
 	}
-	if position, clock, ok := o.state.Frontier(); ok && frontier {
-		if err := checkpoint.SaveFrontier(ctx, tx, position, clock); err != nil {
+	if frontier != nil {
+		if err := checkpoint.SaveFrontier(ctx, tx, frontier.Position, frontier.Clock); err != nil {
 			return err
 		}
 	}
