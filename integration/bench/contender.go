@@ -161,7 +161,7 @@ func (r *replicator) configuration(listen string) string {
 	b.WriteString("mesh: bench\nservers:\n")
 	server(sourceName, r.field.source)
 	for i, s := range r.servers {
-		server(fmt.Sprintf("target%d", i+1), s)
+		server(targetName(i), s)
 	}
 	fmt.Fprintf(&b, "links: %s\ntables: {include: [%q]}\nstate_dir: %q\nhttp: {listen: %q, pprof: %t}\n", r.links, database+".*",
 		filepath.Join(r.dir, "state"), listen, r.field.options.profile > 0)
@@ -261,21 +261,55 @@ func (r *replicator) stop(ctx context.Context) (u usage, err error) {
 }
 
 // settle lets the process forget the backlog, as one that goes on running does within seconds: every server has it. What
-// was not forgotten would be read again at the next start, together with all the backlogs before it.
+// was not forgotten would be read again at the next start, together with all the backlogs before it. That it is forgotten
+// stands in the transaction of the next heartbeat.
 func (r *replicator) settle(ctx context.Context) error {
-	return await(ctx, time.Minute, func() (bool, error) {
+	var owned []string
+	err := await(ctx, time.Minute, func() (bool, error) {
 		s, err := r.client.Status(ctx)
 		if err != nil {
 			return false, err
 		}
+		owned = owned[:0]
 		for _, x := range s.Servers {
-			if x.Index != nil && x.Index.Entries+x.Index.Spilled > 0 {
+			if x.Index == nil {
+				continue
+			}
+			if x.Index.Entries+x.Index.Spilled > 0 {
 				return false, nil
 			}
+			owned = append(owned, x.Name)
 		}
 		return true, nil
 	})
+	for _, name := range owned {
+		if err == nil {
+			err = r.awaitHeartbeat(ctx, name)
+		}
+	}
+	return err
 }
+
+// awaitHeartbeat waits until the process has written a server's next heartbeat.
+func (r *replicator) awaitHeartbeat(ctx context.Context, name string) error {
+	s := r.field.source
+	for i, target := range r.servers {
+		if name == targetName(i) {
+			s = target
+		}
+	}
+	var first string
+	return await(ctx, time.Minute, func() (bool, error) {
+		var at string
+		err := s.DB().QueryRowContext(ctx, "SELECT beat_at FROM replicator.heartbeat").Scan(&at)
+		if first == "" {
+			first = at
+		}
+		return at != first, err
+	})
+}
+
+func targetName(i int) string { return "target" + strconv.Itoa(i+1) }
 
 // checkPaths fails where a table's rows took another path than those that are measured.
 func (r *replicator) checkPaths(ctx context.Context) error {
