@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -202,6 +203,9 @@ func (c *cluster) cloneSays(from, to string, more ...string) (string, error) {
 	return string(out), err
 }
 
+// cloneMemory is how much memory the command may take, in MB.
+const cloneMemory = 300
+
 // clone runs the command, which must end well.
 func (c *cluster) clone(t *testing.T, from, to string, more ...string) (d api.CloneDocument) {
 	t.Helper()
@@ -213,7 +217,15 @@ func (c *cluster) clone(t *testing.T, from, to string, more ...string) (d api.Cl
 	if err != nil || json.Unmarshal(out, &d) != nil {
 		t.Fatalf("clone: %v\n%s%s", err, said.String(), out)
 	}
-	t.Logf("clone of %s to %s: %s rows copied, %s were there, %s removed, in %s", from, to, d.Copied, d.Same, d.Removed, time.Since(began).Round(time.Millisecond))
+	used, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		t.Fatal("the system does not tell how much memory the command has taken")
+	}
+	t.Logf("clone of %s to %s: %s rows copied, %s were there, %s removed, in %s with at most %d MB", from, to, d.Copied, d.Same, d.Removed,
+		time.Since(began).Round(time.Millisecond), used.Maxrss>>10)
+	if used.Maxrss>>10 > cloneMemory { // in KiB: getrusage(2)
+		t.Errorf("clone has taken %d MB, want at most %d", used.Maxrss>>10, cloneMemory)
+	}
 	return d
 }
 
@@ -238,9 +250,7 @@ func TestCloneIsKilled(t *testing.T) {
 				east.exec(t, q)
 			}
 			c.start()
-			for _, s := range c.sites {
-				await(t, 30*time.Second, func() error { return s.holds("SELECT COUNT(*) FROM replicator.identity", "1") })
-			}
+			await(t, 30*time.Second, func() error { return east.holds("SELECT COUNT(*) FROM replicator.identity", "1") })
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			var writers sync.WaitGroup
@@ -257,7 +267,7 @@ func TestCloneIsKilled(t *testing.T) {
 			})
 			there := 0
 			for i := range kills {
-				there = c.killClone(t, there, rows*(i+1)/(kills+2))
+				there = c.killClone(t, there, rows*i/(kills+1)+rand.IntN(rows/(kills+2)))
 			}
 			// Somebody writes to the target.
 			west.exec(t, "UPDATE app.t SET v = 'of an application' WHERE id = (SELECT MIN(id) FROM (SELECT id FROM app.t) AS x)")
@@ -313,4 +323,100 @@ func (c *cluster) killClone(t *testing.T, before, at int) (there int) {
 	there = rows()
 	t.Logf("killed when %d rows were there", there)
 	return there
+}
+
+// TestCloneOfMember clones a server that takes part and is written to: what it has committed before it leaves reaches
+// everybody, and what it commits afterwards is not overlooked.
+func TestCloneOfMember(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, sandbox.MySQL97, sandbox.MariaDB118, sandbox.MySQL97)
+	c.admitCloner()
+	c.everywhere("CREATE DATABASE app", plainTable)
+	c.start()
+	c.awaitLinks(30 * time.Second)
+	east, west, north := c.sites[0], c.sites[1], c.sites[2]
+	for id := range 3 {
+		north.exec(t, "INSERT INTO app.t VALUES (?, 'here')", -1-id)
+	}
+	c.awaitEqual(20*time.Second, "app.t")
+
+	// A change of it is on its way to west, and waits for an application's lock.
+	unlock := c.lockRow(t, west, -1)
+	north.exec(t, "UPDATE app.t SET v = 'late' WHERE id = -1")
+	await(t, 20*time.Second, func() error { return east.holds("SELECT v FROM app.t WHERE id = -1", "late") })
+	said, ended := c.cloneBeside("east", "north", "--replace")
+	await(t, 30*time.Second, func() error { return said.says("waiting for changes of north to reach west") })
+	unlock()
+	if err := <-ended; err != nil {
+		t.Fatalf("%v\n%s", err, said.tail(20))
+	}
+	c.awaitLinks(60 * time.Second)
+	c.awaitEqual(20*time.Second, "app.t")
+
+	// With --force nobody waits: what was on its way is missing there, and a resync brings it.
+	unlock = c.lockRow(t, west, -2)
+	north.exec(t, "UPDATE app.t SET v = 'lost' WHERE id = -2")
+	await(t, 20*time.Second, func() error { return east.holds("SELECT v FROM app.t WHERE id = -2", "lost") })
+	said, ended = c.cloneBeside("east", "north", "--replace", "--force")
+	if err := <-ended; err != nil || said.says("north has 1 transactions that west does not have") != nil {
+		t.Fatalf("%v\n%s", err, said.tail(20))
+	}
+	unlock()
+	c.awaitLinks(60 * time.Second)
+	if d := c.verify(t); d.Equal == nil || *d.Equal {
+		t.Errorf("a change of north was to be missing on west: %s", brief(d))
+	}
+	c.resync(t, "app.t", "east")
+	c.awaitEqual(20*time.Second, "app.t")
+
+	// Applications write all the while.
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var writers sync.WaitGroup
+	var next atomic.Int64
+	for range 8 {
+		writers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := north.db.Exec("INSERT INTO app.t VALUES (?, 'written')", next.Add(1)); err != nil && !contention(err) {
+					t.Errorf("on north: %v", err)
+					return
+				}
+			}
+		})
+	}
+	await(t, 30*time.Second, func() error { return west.has("app.t", 100) })
+	if out, err := c.cloneSays("east", "north", "--replace"); err == nil || !strings.Contains(out, "applications have written to north since the clone began") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	stop()
+	writers.Wait()
+	c.clone(t, "east", "north", "--replace")
+	c.awaitLinks(60 * time.Second)
+	c.awaitEqual(60*time.Second, "app.t")
+}
+
+// lockRow has an application lock a row of app.t until it is told to let go.
+func (c *cluster) lockRow(t *testing.T, s *site, id int) (unlock func()) {
+	t.Helper()
+	tx, err := s.db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec("SELECT v FROM app.t WHERE id = ? FOR UPDATE", id); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := tx.Rollback(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// cloneBeside runs the command beside the test.
+func (c *cluster) cloneBeside(from, to string, more ...string) (said *logBuffer, ended <-chan error) {
+	cmd, end := c.cloning(from, to, more...), make(chan error, 1)
+	said = &logBuffer{}
+	cmd.Stdout, cmd.Stderr = said, said
+	go func() { end <- cmd.Run() }()
+	return said, end
 }

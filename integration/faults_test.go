@@ -92,7 +92,7 @@ func (c *cluster) createShared() []string {
 	c.everywhere("CREATE DATABASE app",
 		"CREATE TABLE app.shared (id INT PRIMARY KEY, v VARCHAR(40), n INT, w BLOB) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci",
 		"CREATE TABLE app.shared_wide (a INT, b VARCHAR(20), v INT, PRIMARY KEY (a, b)) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci",
-		"CREATE TABLE app.counter (id INT PRIMARY KEY, n BIGINT)",
+		"CREATE TABLE app.counter (id INT PRIMARY KEY, n BIGINT) DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci",
 		"INSERT INTO app.counter VALUES (1, 0)")
 	return []string{"app.shared", "app.shared_wide", "app.counter"}
 }

@@ -460,6 +460,14 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
+// says returns an error while the text is not there.
+func (l *logBuffer) says(text string) error {
+	if all := l.String(); !strings.Contains(all, text) {
+		return fmt.Errorf("%q is not said: %s", text, all)
+	}
+	return nil
+}
+
 func (l *logBuffer) tail(lines int) string {
 	all := strings.Split(l.String(), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")

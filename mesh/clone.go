@@ -54,8 +54,9 @@ type cloning struct {
 	config         *config.Config
 	witnesses      []*witness
 	source, target *witness
-	donor, copy    *server.Server        // with the account for the copy
-	others         []checkpoint.Identity // servers with links to the source, without the target
+	donor, copy    *server.Server             // with the account for the copy
+	members        map[string]change.ServerID // those that take part, as it begins
+	others         []checkpoint.Identity      // of them, with links to the source, without the target
 	state          checkpoint.Clone
 	resumed        bool
 }
@@ -94,8 +95,12 @@ func withGrants(err error) error {
 // open finds the servers, and connects as the account for the copy.
 func (x *cloning) open() error {
 	var names []string
+	x.members = map[string]change.ServerID{}
 	for _, w := range x.witnesses {
 		names = append(names, w.status.Name)
+		if w.identity != nil {
+			x.members[w.status.Name] = w.identity.ID
+		}
 		if f := w.status.Error; f != nil {
 			return &fault.Error{Class: fault.Class(f.Class), Message: w.status.Name + ": " + f.Message, Remedy: f.Remedy}
 		}
@@ -440,6 +445,9 @@ func (x *cloning) join(ctx context.Context, past *past, position change.GTIDSet,
 		return err
 	}
 	if err := x.untouched(ctx, birth); err != nil {
+		return err
+	}
+	if err := x.unchanged(ctx); err != nil {
 		return err
 	}
 	var newest change.Time

@@ -35,11 +35,29 @@ func (x *cloning) agrees() error {
 		if !has(name, x.From) {
 			continue
 		}
-		if w.identity == nil {
-			return fault.New(fault.Precondition, "start replicator run, or take the server out of the configuration until later",
-				"%s has a link to %s and has never taken part", name, x.To)
+		if w.identity == nil { // it takes no part: a server that is empty, or is being cloned as well
+			continue
 		}
 		x.others = append(x.others, *w.identity)
+	}
+	return nil
+}
+
+// unchanged makes sure that the same servers take part as when the clone began. What one that has joined meanwhile has sent to
+// the source is in the snapshot, and the target's link would begin before it.
+func (x *cloning) unchanged(ctx context.Context) error {
+	for _, w := range x.witnesses {
+		if w == x.target {
+			continue
+		}
+		now, found, err := checkpoint.LoadIdentity(ctx, w.server.DB(), w.info.Flavor)
+		if err != nil {
+			return server.Fault(err, "read the identity of "+w.status.Name)
+		}
+		if before, took := x.members[w.status.Name]; took != found || took && before != now.ID {
+			return fault.New(fault.Unavailable, "run it again: it goes on with what has been copied",
+				"%s has joined the mesh or left it since the clone of %s began", w.status.Name, x.To)
+		}
 	}
 	return nil
 }
@@ -79,6 +97,9 @@ func (x *cloning) announced(ctx context.Context, patience time.Duration) error {
 	names := append(x.targets(), x.From)
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
+		if x.witness(name).identity == nil { // it takes no part
+			continue
+		}
 		for until := time.Now().Add(patience); ; {
 			passing, lasting := x.heeds(ctx, x.witness(name))
 			switch {

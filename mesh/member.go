@@ -1,10 +1,12 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +38,8 @@ type member struct {
 	answered *bool
 	ready    chan struct{} // closed when known is set
 	cloning  atomic.Bool   // somebody copies another server's rows to it: it takes part when that has ended
+
+	warnings []string // that reach has logged
 
 	// wanted takes the position at which a link wants to read a server that has no owner in this process.
 	wanted chan canal.Start
@@ -76,11 +80,7 @@ func (m *member) reach(ctx context.Context) error {
 	refused, _ := fault.As(server.Err(subject.Findings))
 	m.setAnswered(subject.Dialect != nil || refused != nil && refused.Class == fault.Login)
 	m.setSkew(subject)
-	for _, f := range subject.Findings {
-		if f.State == server.Warn {
-			m.log.Warn(f.Name+": "+f.Message, zap.String("remedy", f.Remedy))
-		}
-	}
+	m.warn(subject.Findings)
 	if err := server.Err(subject.Findings); err != nil {
 		return err
 	}
@@ -95,6 +95,21 @@ func (m *member) reach(ctx context.Context) error {
 	}
 	m.learn(&profile{info: info, dialect: server.NewDialect(info), identity: identity, login: login})
 	return nil
+}
+
+// warn logs what was not logged before.
+func (m *member) warn(findings []server.Finding) {
+	var warnings []string
+	for _, f := range findings {
+		if f.State != server.Warn {
+			continue
+		}
+		text := f.Name + ": " + f.Message
+		if warnings = append(warnings, text); !slices.Contains(m.warnings, text) {
+			m.log.Warn(text, zap.String("remedy", f.Remedy))
+		}
+	}
+	m.warnings = warnings
 }
 
 func (m *member) setAnswered(yes bool) {
@@ -213,6 +228,12 @@ func (m *member) checkIdentity(identity checkpoint.Identity, info server.Info) e
 // beBorn records where every reader of this server begins, and from which time its clock counts: at least the greatest
 // time known in the mesh, so that its first changes are not older than what others have forgotten.
 func (m *member) beBorn(ctx context.Context, q checkpoint.Querier, info server.Info) (checkpoint.Identity, error) {
+	if c, found, err := checkpoint.LoadClone(ctx, q, info.Flavor); err != nil || found && c.Ended.IsZero() {
+		return checkpoint.Identity{}, cmp.Or(err, checkpoint.ErrReborn)
+	}
+	if err := m.hasTables(ctx); err != nil {
+		return checkpoint.Identity{}, err
+	}
 	start, err := m.mesh.greatestTime(ctx, m)
 	if err != nil {
 		return checkpoint.Identity{}, err
@@ -235,6 +256,29 @@ func (m *member) beBorn(ctx context.Context, q checkpoint.Querier, info server.I
 			zap.Stringer("identity", born.ID), zap.Stringer("position", born.Position))
 	}
 	return born, err
+}
+
+// hasTables keeps a server out of the mesh that has none of the replicated tables while another has some: it cannot be taken
+// as equal to that one.
+func (m *member) hasTables(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, meetingPatience)
+	defer cancel()
+	matches := m.mesh.config.Tables.Matches
+	tables, err := server.Tables(ctx, m.server.DB(), matches)
+	if err != nil || len(tables) > 0 {
+		return err
+	}
+	for _, x := range m.mesh.members {
+		if x == m {
+			continue
+		}
+		// One that cannot be asked is not known to be different.
+		if theirs, err := server.Tables(ctx, x.server.DB(), matches); err == nil && len(theirs) > 0 {
+			return fault.New(fault.Unavailable, fmt.Sprintf("copy them: replicator clone --from %s --to %s; or create them", x.config.Name, m.config.Name),
+				"%s has none of the replicated tables, and %s has %d: it takes no part yet", m.config.Name, x.config.Name, len(theirs))
+		}
+	}
+	return nil
 }
 
 // knownTime is the greatest time of the mesh that a server knows of, 0 when it has no part in it yet.

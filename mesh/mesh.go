@@ -128,10 +128,18 @@ func (m *Mesh) Run(ctx context.Context) error {
 	return nil
 }
 
+// sayAgain is after how long a fault that stays is logged again.
+const sayAgain = time.Minute
+
 // runMember reaches a server, and then works for it: as the owner of its changes, or as the reader of its binlog.
 func (m *Mesh) runMember(ctx context.Context, x *member) {
+	var said string
+	var saidAt time.Time
 	report := func(f *fault.Error, pause time.Duration) {
-		logFault(x.log, "server cannot take part", f, pause)
+		if text := f.Text(); text != said || time.Since(saidAt) > sayAgain {
+			said, saidAt = text, time.Now()
+			logFault(x.log, "server cannot take part", f, pause)
+		}
 		m.holdLinks(x)
 		x.server.Renew()
 	}
@@ -227,10 +235,12 @@ func (m *Mesh) Resume(from, to string) error {
 	return fault.New(fault.Configuration, "see `replicator status` for the links there are", "there is no link from %q to %q", from, to)
 }
 
+// meetingPatience bounds what a server that joins asks the others.
+const meetingPatience = 5 * time.Second
+
 // greatestTime asks all other servers for the greatest time they know.
 func (m *Mesh) greatestTime(ctx context.Context, newborn *member) (change.Time, error) {
-	const patience = 5 * time.Second
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, meetingPatience)
 	defer cancel()
 	var greatest change.Time
 	for _, x := range m.members {

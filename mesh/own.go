@@ -340,8 +340,8 @@ const frontierEvery = 10 * time.Second
 func (o *owner) upkeep(ctx context.Context) error {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
-	var saved time.Time     // when the frontier was saved
-	var savedTo change.Time // and how far it was
+	var saved time.Time          // when the frontier was saved
+	var savedTo change.Time      // and how far it was
 	held, behind := false, false // behind: rows were fed that what is saved does not cover
 	for {
 		select {
