@@ -2,7 +2,7 @@
 GOLANGCI_VERSION := v2.15.0
 LINT             := .tools/golangci-lint-$(GOLANGCI_VERSION)
 
-.PHONY: demo test check format bench soak chaos image
+.PHONY: demo test check format bench recovery soak chaos image
 
 demo: ## real servers, load, a link cut and healed; ARGS=--keep leaves it running
 	@CGO_ENABLED=0 go build -trimpath -o bin/replicator ./cmd/replicator
@@ -23,10 +23,16 @@ format: $(LINT)
 bench: ## speed beside the servers' own replication; ARGS=-h shows the flags
 	@CGO_ENABLED=0 go run ./integration/bench -rounds 3 -out docs/benchmarks.md $(ARGS)
 
-soak: ## all scenarios on all meshes; convergence under faults, DURATION for each mesh; SEEDS of random conflicts for each; ENTRIES of the change index
+recovery: ## clone and verify beside the tools that people use for that; ROWS of the table
+	@CGO_ENABLED=0 go run ./integration/bench -only recovery -many $(or $(ROWS),10000000) -out docs/recovery.md $(ARGS)
+
+soak: ## all scenarios on all meshes; convergence under faults, DURATION for each mesh; SEEDS of random conflicts for each; ENTRIES of the change index; ROWS that are recovered
 	ALL_MESHES=1 go test -v -count=1 -timeout 60m -run TestScenarios ./integration
 	REPLICATOR_SOAK=$(or $(DURATION),5m) go test -v -count=1 -timeout 120m -run 'TestConvergesUnderFaults|TestHotRow' ./integration
 	REPLICATOR_ENTRIES=$(or $(ENTRIES),10000000) go test -v -count=1 -timeout 120m -run TestIndexOfManyRows ./integration
+	ALL_MESHES=1 REPLICATOR_ROWS=$(or $(ROWS),10000000) go test -v -count=1 -timeout 300m -parallel 1 -run TestRecoveryOfManyRows ./integration
+	ALL_MESHES=1 REPLICATOR_VERIFIES=100 go test -v -count=1 -timeout 120m -parallel 1 -run TestRecoveryOfManyRows ./integration
+	go test -v -count=10 -timeout 120m -run 'TestCloneIsKilled|TestResyncGoesOn|TestVerifyIsKilled' ./integration
 	REPLICATOR_SEEDS=$(or $(SEEDS),125) go test -v -count=1 -timeout 600m -run TestRandomConflicts ./integration
 
 chaos: ## servers and the process killed, COUNT times

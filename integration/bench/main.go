@@ -29,6 +29,7 @@ type options struct {
 	big       int
 	conflicts int
 	rows      int
+	many      int
 	only      string
 	durable   bool
 	program   string
@@ -57,7 +58,8 @@ func run() (err error) {
 	flag.IntVar(&o.big, "big", 1_000_000, "rows of the large transaction; a power of ten")
 	flag.IntVar(&o.conflicts, "conflicts", 20_000, "transactions on each side of conflicts, each of one row")
 	flag.IntVar(&o.rows, "rows", 50_000, "rows of each of sysbench's tables at the start")
-	flag.StringVar(&o.only, "only", "", "some of the measurements: "+strings.Join(names(suite(o)), ","))
+	flag.IntVar(&o.many, "many", 10_000_000, "rows of the table that recovery copies and compares")
+	flag.StringVar(&o.only, "only", "", "some of the measurements: "+strings.Join(names(append(suite(o), apart()...)), ","))
 	flag.BoolVar(&o.durable, "durable", false, "sync_binlog=1 and innodb_flush_log_at_trx_commit=1 on all servers")
 	flag.StringVar(&o.program, "program", "", "the replicator's executable; default: build it, static")
 	flag.IntVar(&o.profile, "profile", 0, "save the replicator's CPU profile of the first so many seconds of each drain as *.prof here")
@@ -66,7 +68,7 @@ func run() (err error) {
 	for f := range strings.SplitSeq(*flavors, ",") {
 		o.flavors = append(o.flavors, sandbox.Flavor(strings.TrimSpace(f)))
 	}
-	heats, err := only(suite(o), o.only)
+	heats, err := only(suite(o), apart(), o.only)
 	if err != nil {
 		return err
 	}

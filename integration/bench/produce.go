@@ -87,13 +87,18 @@ func largeTransaction(ctx context.Context, f *field) error {
 	for n := f.options.big; n > 1; n /= 10 {
 		digits++
 	}
-	var from []string
-	for i := range digits {
-		from = append(from, fmt.Sprintf("%s.digit d%d", database, i))
-	}
 	_, err := f.source.DB().ExecContext(ctx, fmt.Sprintf("INSERT INTO %s.big SELECT %d + x.id, x.id, REPEAT('abcdefghij', 15) FROM (SELECT %s AS id FROM %s) x",
-		database, f.sentinel*f.options.big, nest(digits), strings.Join(from, ", ")))
+		database, f.sentinel*f.options.big, nest(digits), of(digits)))
 	return err
+}
+
+// of is where the digits of a number come from.
+func of(digits int) string {
+	from := make([]string, digits)
+	for i := range from {
+		from[i] = fmt.Sprintf("%s.digit d%d", database, i)
+	}
+	return strings.Join(from, ", ")
 }
 
 // nest writes a number by its digits: ((d0.n) * 10 + d1.n) * 10 + …

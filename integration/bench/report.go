@@ -37,12 +37,7 @@ var notes = map[string]string{
 // report prints the figures: one table per flavor and workload.
 func report(o options, all figures, w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Benchmarks\n\nWritten by `make bench`. A backlog is produced while nobody replicates; then each contender drains it into servers of\n"+
-		"its own that hold the same rows, one after the other on an otherwise idle source. Time runs from the start of the\n"+
-		"replicator's process (or `START REPLICA`) until the backlog's last row is on the targets; afterwards all tables are\n"+
-		"compared by checksum. The ratio is the better native time divided by the replicator's. *Begins after* is how long the\n"+
-		"process took to make its link run, part of the seconds; *CPU s* is the process's processor time, then that of the servers\n"+
-		"written to, then both for a million row changes.\n\n")
+	b.WriteString(heading(all))
 	fmt.Fprintf(&b, "- Machine: %d cores, %s, everything on it\n- Go: %s, static binary\n- Durability of all servers: %s; binlog on, also on the targets; nobody uses TLS\n- Rounds: %d, the median counts\n- Command: `go run ./integration/bench %s`\n",
 		runtime.NumCPU(), processor(), runtime.Version(), durability(o.durable), o.rounds, strings.Join(os.Args[1:], " "))
 	for _, rows := range neighbours(all.results, func(a, b result) bool { return a.flavor == b.flavor && a.workload == b.workload }) {
@@ -57,9 +52,26 @@ func report(o options, all figures, w io.Writer) error {
 	for _, rows := range neighbours(all.passages, func(a, b passage) bool { return a.flavor == b.flavor }) {
 		passageSection(&b, rows)
 	}
+	for _, rows := range neighbours(all.rescues, func(a, b rescue) bool { return a.flavor == b.flavor }) {
+		rescueSection(&b, rows)
+	}
 	spellSection(&b, all.spells)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// heading says what was measured how.
+func heading(all figures) string {
+	if len(all.rescues) > 0 && len(all.results) == 0 {
+		return "# Benchmarks of recovery\n\nWritten by `make recovery`. A server is copied to an empty one, and compared with its copy, while an application\n" +
+			"writes to it; everybody has the same servers and the same load, one after the other.\n\n"
+	}
+	return "# Benchmarks\n\nWritten by `make bench`. A backlog is produced while nobody replicates; then each contender drains it into servers of\n" +
+		"its own that hold the same rows, one after the other on an otherwise idle source. Time runs from the start of the\n" +
+		"replicator's process (or `START REPLICA`) until the backlog's last row is on the targets; afterwards all tables are\n" +
+		"compared by checksum. The ratio is the better native time divided by the replicator's. *Begins after* is how long the\n" +
+		"process took to make its link run, part of the seconds; *CPU s* is the process's processor time, then that of the servers\n" +
+		"written to, then both for a million row changes.\n\n"
 }
 
 // neighbours divides a list where two neighbours are not alike.
@@ -130,6 +142,27 @@ func passageSection(b *strings.Builder, rows []passage) {
 	for _, p := range rows {
 		fmt.Fprintf(b, "| %s | %s | %.2f | %.1f | %.1f | %.1f |\n", p.far, p.compress, p.took.took.Seconds(), float64(p.received)/1e6, float64(p.sent)/1e6,
 			p.took.usage.cpu.Seconds())
+	}
+}
+
+// rescueSection says how fast a server is copied and compared.
+func rescueSection(b *strings.Builder, rows []rescue) {
+	first := rows[0]
+	fmt.Fprintf(b, "\n## %s %s: recovery\n\nA table of %d rows, %d MB with its key, while %d transactions of oltp_write_only a second write to the source; buffer pools of %s. "+
+		"*CPU s* is the tool's processor time, then that of both servers.\n\n| task | by | seconds | rows/s | peak memory | CPU s | of the servers |\n|---|---|---|---|---|---|---|\n",
+		family(first.flavor), first.version, first.rows, first.bytes/1e6, recoveryRate, recoveryPool)
+	for _, task := range []string{copying, comparing} {
+		for _, r := range rows {
+			if r.task != task {
+				continue
+			}
+			took, peak := median(r.laps, lap.duration), int64(0)
+			for _, l := range r.laps {
+				peak = max(peak, l.usage.peak)
+			}
+			fmt.Fprintf(b, "| %s | %s | %.1f | %.0f | %d MiB | %.1f | %.1f |\n", task, r.tool, took.Seconds(), float64(r.rows)/took.Seconds(), peak>>20,
+				median(r.laps, lap.cpu).Seconds(), median(r.laps, lap.ofServers).Seconds())
+		}
 	}
 }
 

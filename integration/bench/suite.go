@@ -50,6 +50,14 @@ func suite(o options) []heat {
 	}
 }
 
+// apart is what is measured only when it is asked for.
+func apart() []heat {
+	return []heat{{nobody, []measurement{{"recovery", recovery}}}}
+}
+
+// nobody replicates: the measurement starts its servers itself.
+func nobody(*field) []entry { return nil }
+
 // fewer is the size of a backlog that is drained several times at once, or slowly: the suite has to end within its time.
 func fewer(transactions int) int { return transactions / 4 }
 
@@ -63,11 +71,12 @@ func names(all []heat) (list []string) {
 	return list
 }
 
-// only leaves the measurements of a list of names, in their order, and the heats that they need; "" leaves all.
-func only(all []heat, list string) (chosen []heat, err error) {
+// only leaves the measurements of a list of names, in their order, and the heats that they need; "" leaves the usual ones.
+func only(usual, apart []heat, list string) (chosen []heat, err error) {
 	if list == "" {
-		return all, nil
+		return usual, nil
 	}
+	all := slices.Concat(usual, apart)
 	wanted := strings.Split(list, ",")
 	for _, name := range wanted {
 		if !slices.Contains(names(all), name) {
@@ -183,6 +192,7 @@ type figures struct {
 	latencies []latency
 	contests  []contest
 	passages  []passage
+	rescues   []rescue
 	spells    []spell
 }
 
@@ -203,5 +213,6 @@ func (all *figures) add(f figures) {
 	all.latencies = slices.Concat(all.latencies, f.latencies)
 	all.contests = slices.Concat(all.contests, f.contests)
 	all.passages = slices.Concat(all.passages, f.passages)
+	all.rescues = slices.Concat(all.rescues, f.rescues)
 	all.spells = slices.Concat(all.spells, f.spells)
 }
