@@ -27,12 +27,12 @@ recovery: ## clone and verify beside the tools that people use for that; ROWS of
 	@CGO_ENABLED=0 go run ./integration/bench -only recovery -many $(or $(ROWS),10000000) -out docs/recovery.md $(ARGS)
 
 soak: ## all scenarios on all meshes; convergence under faults, DURATION for each mesh; SEEDS of random conflicts for each; ENTRIES of the change index; ROWS that are recovered
-	ALL_MESHES=1 go test -v -count=1 -timeout 60m -run TestScenarios ./integration
+	ALL_MESHES=1 go test -v -count=1 -timeout 60m -run 'TestScenarios|TestResync$$|TestTransactionOfAMillionRows' ./integration
 	REPLICATOR_SOAK=$(or $(DURATION),5m) go test -v -count=1 -timeout 120m -run 'TestConvergesUnderFaults|TestHotRow' ./integration
 	REPLICATOR_ENTRIES=$(or $(ENTRIES),10000000) go test -v -count=1 -timeout 120m -run TestIndexOfManyRows ./integration
 	ALL_MESHES=1 REPLICATOR_ROWS=$(or $(ROWS),10000000) go test -v -count=1 -timeout 300m -parallel 1 -run TestRecoveryOfManyRows ./integration
 	ALL_MESHES=1 REPLICATOR_VERIFIES=100 go test -v -count=1 -timeout 120m -parallel 1 -run TestRecoveryOfManyRows ./integration
-	go test -v -count=10 -timeout 120m -run 'TestCloneIsKilled|TestResyncGoesOn|TestVerifyIsKilled' ./integration
+	ALL_MESHES=1 go test -v -count=10 -timeout 120m -run 'TestCloneIsKilled|TestResyncGoesOn|TestVerifyIsKilled' ./integration
 	REPLICATOR_SEEDS=$(or $(SEEDS),125) go test -v -count=1 -timeout 600m -run TestRandomConflicts ./integration
 
 chaos: ## servers and the process killed, COUNT times

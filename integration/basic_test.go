@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -17,6 +18,18 @@ var meshes = []struct {
 	{"mariadb118", []sandbox.Flavor{sandbox.MariaDB118, sandbox.MariaDB118, sandbox.MariaDB118}},
 	{"mariadb1011", []sandbox.Flavor{sandbox.MariaDB1011, sandbox.MariaDB1011, sandbox.MariaDB1011}},
 	{"mixed", []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB118, sandbox.MariaDB1011}},
+}
+
+// usually returns those meshes of a long test on which it runs every time. With ALL_MESHES=1, as by make soak, it runs on all.
+func usually(all map[string][]sandbox.Flavor, names ...string) map[string][]sandbox.Flavor {
+	if os.Getenv("ALL_MESHES") != "" {
+		return all
+	}
+	chosen := map[string][]sandbox.Flavor{}
+	for _, n := range names {
+		chosen[n] = all[n]
+	}
+	return chosen
 }
 
 func TestEveryChangeArrivesEverywhere(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 
 const (
 	conflictTime  = 8 * time.Second // how long applications write, a seed
-	conflictSeeds = 1               // seeds of each mesh; make soak runs 125
+	conflictSeeds = 5               // seeds of each mesh; make soak runs 125
 )
 
 // conflictSeedsOf returns the seeds of one mesh: the one of REPLICATOR_SEED, which replays what an earlier run printed, or

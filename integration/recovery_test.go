@@ -37,12 +37,11 @@ const writtenTenths = 9
 // planted, while sysbench writes to all of them. Servers of different flavors are copied in turn, so that a copy is copied.
 func TestRecoveryOfManyRows(t *testing.T) {
 	t.Parallel()
-	all := map[string][]sandbox.Flavor{"mixed": {sandbox.MySQL97, sandbox.MariaDB118, sandbox.MariaDB1011}}
-	if os.Getenv("ALL_MESHES") != "" {
-		all["mysql"] = []sandbox.Flavor{sandbox.MySQL97, sandbox.MySQL97, sandbox.MySQL97}
-		all["mariadb"] = []sandbox.Flavor{sandbox.MariaDB118, sandbox.MariaDB118, sandbox.MariaDB118}
-	}
-	for name, flavors := range all {
+	for name, flavors := range usually(map[string][]sandbox.Flavor{
+		"mixed":   {sandbox.MySQL97, sandbox.MariaDB118, sandbox.MariaDB1011},
+		"mysql":   {sandbox.MySQL97, sandbox.MySQL97, sandbox.MySQL97},
+		"mariadb": {sandbox.MariaDB118, sandbox.MariaDB118, sandbox.MariaDB118},
+	}, "mixed") {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rows, verifies := numberOf(t, "REPLICATOR_ROWS", 200_000), numberOf(t, "REPLICATOR_VERIFIES", 2)
