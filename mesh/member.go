@@ -274,8 +274,8 @@ func (m *member) hasTables(ctx context.Context) error {
 		}
 		// One that cannot be asked is not known to be different.
 		if theirs, err := server.Tables(ctx, x.server.DB(), matches); err == nil && len(theirs) > 0 {
-			return fault.New(fault.Unavailable, fmt.Sprintf("copy them: replicator clone --from %s --to %s; or create them", x.config.Name, m.config.Name),
-				"%s has none of the replicated tables, and %s has %d: it takes no part yet", m.config.Name, x.config.Name, len(theirs))
+			return fault.New(fault.Unavailable, server.NoTablesRemedy(x.config.Name, m.config.Name), "%s",
+				server.NoTables(m.config.Name, x.config.Name, len(theirs)))
 		}
 	}
 	return nil

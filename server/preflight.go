@@ -52,14 +52,43 @@ func Preflight(ctx context.Context, servers []*Server, c *config.Config) []Findi
 	findings = append(findings, checkAutoIncrement(subjects, c)...)
 	findings = append(findings, agreePolicies(ctx, subjects, c)...)
 	findings = append(findings, checkRules(subjects, c)...)
+	aside, why := withoutTables(subjects)
+	findings = append(findings, why...)
 	for _, l := range c.Links {
 		from, to := find(subjects, l.From), find(subjects, l.To)
-		if from == nil || to == nil || from.Tables == nil || to.Tables == nil {
+		if from == nil || to == nil || from.Tables == nil || to.Tables == nil || aside[from] || aside[to] {
 			continue // why is among the findings
 		}
 		findings = append(findings, CheckLink(ctx, from, to)...)
 	}
 	return findings
+}
+
+// withoutTables finds the servers that were never in the mesh and have none of the tables, while another one has some.
+func withoutTables(subjects []*Subject) (aside map[*Subject]bool, findings []Finding) {
+	aside = map[*Subject]bool{}
+	full := slices.IndexFunc(subjects, func(s *Subject) bool { return len(s.Tables) > 0 })
+	for _, s := range subjects {
+		if full < 0 || s.Identity != nil || s.Tables == nil || len(s.Tables) > 0 {
+			continue
+		}
+		aside[s] = true
+		r := &report{server: s.Name, info: s.Info}
+		from := subjects[full]
+		r.add(Warn, fault.Precondition, "tables", NoTablesRemedy(from.Name, s.Name), "%s", NoTables(s.Name, from.Name, len(from.Tables)))
+		findings = append(findings, r.findings...)
+	}
+	return aside, findings
+}
+
+// NoTables says why a server takes no part in a mesh.
+func NoTables(name, other string, tables int) string {
+	return fmt.Sprintf("%s has none of the replicated tables, and %s has %d: it takes no part yet", name, other, tables)
+}
+
+// NoTablesRemedy says what to do about that.
+func NoTablesRemedy(name, other string) string {
+	return fmt.Sprintf("copy them, while `replicator run` runs: replicator clone --from %s --to %s; or create them, or let the account see them", name, other)
 }
 
 func find(subjects []*Subject, name string) *Subject {

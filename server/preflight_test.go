@@ -140,6 +140,33 @@ func TestBetweenServers(t *testing.T) {
 	require.Contains(t, names(preflight(t, c)), "fail identity")
 }
 
+// TestWithoutTables: a server that is to be cloned is no reason against the mesh, until it has been a part of it.
+func TestWithoutTables(t *testing.T) {
+	const password = "same"
+	a := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MariaDB1011, Name: "a"})
+	b := sandbox.StartTest(t, sandbox.Options{Flavor: sandbox.MariaDB118, Name: "b"})
+	c := document(t, "all", password, a, b)
+	for _, s := range []*sandbox.Server{a, b} {
+		require.NoError(t, s.CreateAccount(t.Context(), "all", password, "ALL PRIVILEGES ON *.*"))
+		exec(t, s.DB(), "CREATE DATABASE app")
+	}
+	exec(t, a.DB(), "CREATE TABLE app.t (id INT PRIMARY KEY)")
+	findings := preflight(t, c)
+	require.Equal(t, []string{"warn tables"}, names(findings))
+	i := slices.IndexFunc(findings, func(f server.Finding) bool { return strings.Contains(f.Remedy, "replicator clone --from s0 --to s1;") })
+	require.GreaterOrEqual(t, i, 0)
+	require.Equal(t, "s1 has none of the replicated tables, and s0 has 1: it takes no part yet", findings[i].Message)
+
+	conn, err := b.DB().Conn(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, checkpoint.Migrate(t.Context(), conn))
+	identity := checkpoint.Identity{ID: change.ServerID{1}, Mesh: "test", Position: change.NewGTIDSet(change.MariaDB), ServerUUID: "x", Settings: c.FoldSettings()}
+	_, err = checkpoint.GiveBirth(t.Context(), conn, change.MariaDB, identity)
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	require.Contains(t, names(preflight(t, c)), "fail app.t: definition")
+}
+
 // TestInitConnect looks behind the global settings: init_connect applies to accounts without administration rights.
 func TestInitConnect(t *testing.T) {
 	for _, flavor := range []sandbox.Flavor{sandbox.MySQL97, sandbox.MariaDB1011} {
