@@ -217,9 +217,9 @@ func (w *settlement) refuse(ctx context.Context, plan *dml.Plan, kind journal.Ki
 		if err := w.overwritten(here[0], kind, winner); err != nil {
 			return err
 		}
-		return w.take(ctx, here[0], kind, winner)
+		return w.take(ctx, here[0], kind, winner, loser.Version)
 	}
-	return w.bury(plan.Source(), c.key, loser.Row.Values, kind)
+	return w.bury(plan.Source(), c.key, loser.Row.Values, kind, loser.Version)
 }
 
 // overwritten keeps the row of the target that the incoming change would have overwritten, unless it was made on top of it.
@@ -240,11 +240,11 @@ func (w *settlement) remove(ctx context.Context, h located, kind journal.Kind, w
 		return err
 	}
 	w.entries = append(w.entries, w.entry(h.plan.Source().Name, h.key, h.row(), kind, winner, loser))
-	return w.take(ctx, h, kind, winner)
+	return w.take(ctx, h, kind, winner, loser.Version)
 }
 
-// take removes a row and, before it, what refers to it.
-func (w *settlement) take(ctx context.Context, h located, kind journal.Kind, winner journal.Side) error {
+// take removes a row and, before it, what refers to it. loser is the change that is taken back by that.
+func (w *settlement) take(ctx context.Context, h located, kind journal.Kind, winner journal.Side, loser change.Version) error {
 	below, err := w.session.orphans(ctx, w.clash.tx.Stamp, []located{h}, family{unseen: true})
 	if err != nil {
 		return err
@@ -253,7 +253,7 @@ func (w *settlement) take(ctx context.Context, h located, kind journal.Kind, win
 		return err
 	}
 	w.writes = append(w.writes, write{plan: h.plan, change: dml.Change{Kind: change.Delete, Before: h.values}})
-	return w.bury(h.plan.Source(), h.key, h.values, kind)
+	return w.bury(h.plan.Source(), h.key, h.values, kind, loser)
 }
 
 // dispose removes orphans, or takes their parent from them.
@@ -275,20 +275,21 @@ func (w *settlement) dispose(orphans []orphan, winner journal.Side) error {
 		}
 		w.entries = append(w.entries, w.entry(table.Name, o.key, o.row(), journal.ChildExists, winner, loser))
 		w.writes = append(w.writes, write{plan: o.plan, change: dml.Change{Kind: change.Delete, Before: o.values}})
-		if err := w.bury(table, o.key, o.values, journal.ChildExists); err != nil {
+		if err := w.bury(table, o.key, o.values, journal.ChildExists, loser.Version); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *settlement) bury(t *change.Table, key change.Key, values []image.Value, kind journal.Kind) error {
+func (w *settlement) bury(t *change.Table, key change.Key, values []image.Value, kind journal.Kind, loser change.Version) error {
 	encoded, err := image.EncodeKey(t, values)
 	if err != nil {
 		return err
 	}
 	w.buried = append(w.buried, checkpoint.TombstoneRow{
 		Table: t.Name, Key: key, Reason: string(kind), Row: encoded, Clock: w.clash.tx.Stamp.Version.Time,
+		Loser: loser,
 	})
 	return nil
 }

@@ -44,6 +44,9 @@ func (l *losers) note(ctx context.Context, c rowChange, f fate, row state) error
 		if f.rival, known, err = l.session.newest(c.ev.Table, c.key); err != nil || !known {
 			return err // what it removes was there before what it settles
 		}
+		if lost, said := c.tx.Losers[c.key]; said && lost != f.rival.Version {
+			return nil // what it takes back is on its way, and will lose
+		}
 	}
 	theirVersion := l.original(c, f.rival.Version)
 	if restated, err := l.restated(c, f, theirVersion); err != nil || restated {

@@ -40,7 +40,7 @@ func (w *settlement) stand(ctx context.Context, l *Link) error {
 	}
 	w.say(c.table.Name, c.key, journal.UpdateOriginDiffers, original)
 	if len(mine) == 0 {
-		return w.bury(plan.Source(), c.key, values, journal.DeleteOriginDiffers)
+		return w.bury(plan.Source(), c.key, values, journal.DeleteOriginDiffers, change.Version{})
 	}
 	w.restate(mine[0])
 	return nil

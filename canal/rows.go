@@ -216,12 +216,8 @@ func (t *tailer) tombstones(ev *change.RowsEvent) error {
 		p := &t.tx
 		p.settles = row.Reason
 		p.raise = max(p.raise, row.Clock)
-		if row.Original != (change.Version{}) {
-			if p.originals == nil {
-				p.originals = map[change.Key]change.Version{}
-			}
-			p.originals[row.Key] = row.Original
-		}
+		noteVersion(&p.originals, row.Key, row.Original)
+		noteVersion(&p.losers, row.Key, row.Loser)
 		if len(row.Row) == 0 || t.tables.roleOf(row.Table) != roleUser {
 			continue
 		}
@@ -234,6 +230,17 @@ func (t *tailer) tombstones(ev *change.RowsEvent) error {
 		}
 	}
 	return nil
+}
+
+// noteVersion notes what version a tombstone names with its row, if it does.
+func noteVersion(all *map[change.Key]change.Version, key change.Key, v change.Version) {
+	if v == (change.Version{}) {
+		return
+	}
+	if *all == nil {
+		*all = map[change.Key]change.Version{}
+	}
+	(*all)[key] = v
 }
 
 // foldReplicated folds a replicated transaction into the clock.

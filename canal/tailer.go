@@ -54,6 +54,7 @@ type pending struct {
 	settles    string         // of tombstones
 	raise      change.Time    // of tombstones: what its version must exceed
 	originals  map[change.Key]change.Version
+	losers     map[change.Key]change.Version
 	body       collector
 }
 
@@ -337,7 +338,7 @@ func (t *tailer) commit(e event) error {
 			return err
 		}
 		tx.Kind, tx.Body, tx.Log = change.Local, body, p.told.rows
-		tx.Settles, tx.Originals = p.settles, p.originals
+		tx.Settles, tx.Originals, tx.Losers = p.settles, p.originals, p.losers
 		tx.Rows, tx.Bytes, tx.Spooled = p.body.rows, p.body.bytes, p.body.file != nil
 		memory += p.body.memory + p.told.memory
 	}

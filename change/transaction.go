@@ -130,10 +130,12 @@ type Transaction struct {
 	// Originals are the rows of which a Local transaction states an older value again, with the version of the change that
 	// they are from.
 	Originals map[Key]Version
-	Body      Body  // of a Local transaction, else nil
-	Rows      int64 // row changes in Body
-	Bytes     int64 // size of Body's events
-	Spooled   bool  // Body is on disk: too large to hold in memory
+	// Losers are the rows that a settling transaction removes, with the version of the change that it takes back by that.
+	Losers  map[Key]Version
+	Body    Body  // of a Local transaction, else nil
+	Rows    int64 // row changes in Body
+	Bytes   int64 // size of Body's events
+	Spooled bool  // Body is on disk: too large to hold in memory
 }
 
 // Events is a Body in memory.

@@ -79,6 +79,8 @@ type TombstoneRow struct {
 	Clock change.Time
 	// Original is the version of the change whose value the transaction states again, or zero.
 	Original change.Version
+	// Loser is the version of the change that the transaction takes back by the removal of its row; zero: not known.
+	Loser change.Version
 }
 
 // DecodeTombstoneRow reads an image of replicator.tombstone.
@@ -88,15 +90,21 @@ func DecodeTombstoneRow(t *change.Table, img []byte) (TombstoneRow, error) {
 	if err == nil {
 		err = errors.Join(copyID(row.Key[:], columns["row_key"]), missing(columns, "database_name", "table_name", "reason", "key_columns", "clock", "origin", "time"))
 	}
+	var of change.Version
 	if err == nil && len(columns["origin"].Bytes) > 0 {
-		err = copyID(row.Original.Origin[:], columns["origin"])
-		row.Original.Time = change.Time(columns["time"].Int)
+		err = copyID(of.Origin[:], columns["origin"])
+		of.Time = change.Time(columns["time"].Int)
 	}
 	if err != nil {
 		return TombstoneRow{}, fmt.Errorf("read a row of %s: %w", TombstoneTable, err)
 	}
 	row.Table = change.TableName{Database: string(columns["database_name"].Bytes), Table: string(columns["table_name"].Bytes)}
 	row.Reason, row.Row = string(columns["reason"].Bytes), columns["key_columns"].Bytes
+	if len(row.Row) > 0 {
+		row.Loser = of
+	} else {
+		row.Original = of
+	}
 	row.Clock = change.Time(columns["clock"].Int)
 	return row, nil
 }

@@ -13,8 +13,12 @@ import (
 func Bury(ctx context.Context, q Querier, rows []TombstoneRow) error {
 	for _, r := range rows {
 		var origin, at any
-		if r.Original != (change.Version{}) {
-			origin, at = r.Original.Origin[:], int64(r.Original.Time)
+		of := r.Original
+		if len(r.Row) > 0 {
+			of = r.Loser
+		}
+		if of != (change.Version{}) {
+			origin, at = of.Origin[:], int64(of.Time)
 		}
 		_, err := q.ExecContext(ctx, `INSERT INTO replicator.tombstone
  (database_name, table_name, row_key, reason, key_columns, clock, origin, time, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))`,
