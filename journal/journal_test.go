@@ -335,6 +335,37 @@ func TestListOfServerAway(t *testing.T) {
 	}
 }
 
+// TestListOfLateEntries: a conflict counts from when it was noticed first, wherever it was noticed later.
+func TestListOfLateEntries(t *testing.T) {
+	one, two := reach(t, "one", start(t, sandbox.MySQL97), east), reach(t, "two", start(t, sandbox.MariaDB118), west)
+	const early, late = 4, 6
+	var ids []string // the newest first
+	for i := range early + late {
+		e := clash(int64(i), i, person(int64(i), "a"), person(int64(i), "b"))
+		ids = append([]string{e.ID().String()}, ids...)
+		write(t, one, e)
+		if i < early {
+			e.At = e.At.Add(time.Minute)
+			write(t, two, e)
+		}
+	}
+	list := func(f Filter) (found []string) {
+		records, failed := List(t.Context(), []Server{one, two}, f)
+		require.Empty(t, failed)
+		for _, r := range records {
+			found = append(found, r.ID.String())
+		}
+		return found
+	}
+	for n := 1; n <= len(ids); n++ {
+		require.Equal(t, ids[:n], list(Filter{Limit: n}))
+	}
+	first := at(0).Time.Wall()
+	require.Empty(t, list(Filter{Since: first.Add(time.Minute / 2)}))
+	require.Equal(t, ids[late:], list(Filter{Server: "two", Until: first.Add(3*time.Second + time.Second/2), Limit: 100}))
+	require.Equal(t, ids[late+1:late+3], list(Filter{Until: first.Add(2*time.Second + time.Second/2), Limit: 2}))
+}
+
 // TestList merges the copies of two servers, and goes on without a third.
 func TestList(t *testing.T) {
 	one, two := reach(t, "one", start(t, sandbox.MySQL97), east), reach(t, "two", start(t, sandbox.MariaDB118), west)

@@ -26,19 +26,35 @@ type Filter struct {
 	Limit  int // of conflicts, the newest first
 }
 
-// List returns conflicts, the newest first, each once with all servers that have it. The failures are the servers that
-// could not be asked.
+// List returns conflicts, the newest first, each once with all servers that have it. Its time is that of its first entry. The
+// failures are the servers that could not be asked.
 func List(ctx context.Context, servers []Server, f Filter) ([]*Record, []Failure) {
+	for size := f.Limit; ; size *= 2 {
+		list, beyond, failed := f.read(ctx, servers, size)
+		if f.Limit == 0 {
+			return list, failed
+		}
+		// What was not read is no newer than what was read last.
+		if beyond.IsZero() || len(list) >= f.Limit && !list[f.Limit-1].Time.Before(beyond) {
+			return list[:min(len(list), f.Limit)], failed
+		}
+	}
+}
+
+// read merges the newest entries of all servers, so many of each; 0 are all. beyond is a time that no conflict comes after that
+// was not read, zero where there is none.
+func (f *Filter) read(ctx context.Context, servers []Server, size int) (list []*Record, beyond time.Time, failed []Failure) {
 	copies, failed := ask(ctx, servers, func(ctx context.Context, s Server) ([]*Record, error) {
 		condition, args := f.condition(s, servers)
-		return read(ctx, s, condition+" ORDER BY decided_at DESC, seq DESC"+limit(f.Limit), args)
+		return read(ctx, s, condition+" ORDER BY decided_at DESC, seq DESC"+limit(size), args)
 	})
 	wanted := map[ID]bool{}
-	newest := slices.Concat(copies...)
-	slices.SortStableFunc(newest, newestFirst)
-	for _, r := range newest {
-		if f.Limit == 0 || len(wanted) < f.Limit {
+	for _, c := range copies {
+		for _, r := range c {
 			wanted[r.ID] = true
+		}
+		if size > 0 && len(c) == size && c[size-1].Time.After(beyond) {
+			beyond = c[size-1].Time
 		}
 	}
 	// Another server's copy may be outside of what was read there.
@@ -49,7 +65,7 @@ func List(ctx context.Context, servers []Server, f Filter) ([]*Record, []Failure
 	for i := range copies {
 		copies[i] = append(copies[i], rest[i]...)
 	}
-	return f.pick(copies, wanted), mergeFailures(failed, more)
+	return f.pick(copies), beyond, mergeFailures(failed, more)
 }
 
 // Found counts the conflicts that a filter finds, whatever its limit. It reads at most sampleRows of each server: exact is
@@ -74,14 +90,11 @@ func newestFirst(a, b *Record) int {
 	return cmp.Or(b.Time.Compare(a.Time), slices.Compare(a.ID[:], b.ID[:]))
 }
 
-// pick merges the copies of what is wanted.
-func (f *Filter) pick(copies [][]*Record, wanted map[ID]bool) []*Record {
+// pick merges the copies, and leaves those that the filter wants.
+func (f *Filter) pick(copies [][]*Record) []*Record {
 	known := map[ID]*Record{}
 	list := []*Record{}
 	for _, r := range slices.Concat(copies...) {
-		if !wanted[r.ID] {
-			continue
-		}
 		if first := known[r.ID]; first != nil {
 			first.merge(r)
 			continue
@@ -89,8 +102,10 @@ func (f *Filter) pick(copies [][]*Record, wanted map[ID]bool) []*Record {
 		known[r.ID] = r
 		list = append(list, r)
 	}
-	// A server that could not be told may still have an older state.
-	list = slices.DeleteFunc(list, func(r *Record) bool { return f.State != "" && r.State != f.State })
+	// A server that could not be told may still have an older state, and one may have noticed it later than another.
+	list = slices.DeleteFunc(list, func(r *Record) bool {
+		return f.State != "" && r.State != f.State || r.Time.Before(f.Since) || !f.Until.IsZero() && !r.Time.Before(f.Until)
+	})
 	slices.SortFunc(list, newestFirst)
 	return list
 }
@@ -110,7 +125,8 @@ func (f *Filter) condition(s Server, servers []Server) (text string, args []any)
 		at     time.Time
 		column string
 	}{{f.Since, "decided_at >= ?"}, {f.Until, "decided_at < ?"}} {
-		if !b.at.IsZero() {
+		// The wanted server may have noticed what is older later than others.
+		if !b.at.IsZero() && (b.at != f.Until || f.Server != s.Name) {
 			and, args = append(and, b.column), append(args, b.at.UTC().Format("2006-01-02 15:04:05.000000"))
 		}
 	}
