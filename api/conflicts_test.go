@@ -218,6 +218,9 @@ func TestRemedyText(t *testing.T) {
 			"\n  COLUMN  WON  LOST\n  id      2    1\n  name    1    1\n",
 			"nobody deleted it.\nThe other row is {\"id\":2}: while it has that value, a restore is refused.\nrestore what was lost: " + command + "\n",
 		}, nil},
+		"halted": {journal.Shown{Document: journal.Document{State: journal.Open, Policy: "halt", Restorable: true, Kind: journal.UpdateOriginDiffers}, WinnerRow: won, LoserRow: row()}, []string{
+			"\nto win ", "\nto lose ", "COLUMN  TO WIN  TO LOSE\n", "A link waits until a person decides: replicator conflicts ack 1234 --keep winner|loser\n",
+		}, nil},
 		"orphan":       {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true, Kind: journal.ParentMissing}, LoserRow: row()}, []string{"\nThe replicator removed the row, because the row that it refers to is gone; nobody deleted it.\n"}, nil},
 		"deleted":      {journal.Shown{Document: journal.Document{State: journal.Open, Restorable: true}, WinnerRow: won}, []string{"restore what was lost: " + command + "\n"}, nil},
 		"partly":       {journal.Shown{Document: journal.Document{State: journal.Restored, Restored: []string{"name"}, Restorable: true}, WinnerRow: won, LoserRow: row()}, []string{"restored: name\n", "restore the other columns: " + command + " --columns photo\n"}, nil},
@@ -243,4 +246,27 @@ func TestRemedyText(t *testing.T) {
 	var text strings.Builder
 	require.NoError(t, WriteRestoration(&text, journal.RestorationDocument{ID: "1234", Done: true, Restored: []string{"name"}, Left: []string{"photo"}, Journals: []string{"east"}}))
 	require.Contains(t, text.String(), "these columns are restored: name; these are not: photo")
+}
+
+// TestCells: values that differ never look the same.
+func TestCells(t *testing.T) {
+	long := strings.Repeat("long ", 60)
+	for name, c := range map[string]struct{ a, b, wantA, wantB string }{
+		"short":       {"a", "b", "a", "b"},
+		"equal":       {long, long, long[:59] + "…", long[:59] + "…"},
+		"begin":       {"x" + long, "y" + long, "x" + long[:58] + "…", "y" + long[:58] + "…"},
+		"end":         {long + "a", long + "b", "…" + long[len(long)-20:] + "a", "…" + long[len(long)-20:] + "b"},
+		"longer":      {long, long + "more", "…" + long[len(long)-20:], "…" + long[len(long)-20:] + "more"},
+		"like null":   {quoted("NULL"), null, `"NULL"`, "NULL"},
+		"like no row": {quoted("(no row)"), noRow, `"(no row)"`, "(no row)"},
+		"blanks":      {quoted("  "), quoted("   "), `"  "`, `"   "`},
+		"control":     {quoted("a\tb"), quoted("a b"), `"a\tb"`, "a b"},
+		"quoted":      {quoted(`"NULL"`), quoted("NULL"), `"\"NULL\""`, `"NULL"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := apart(c.a, c.b)
+			require.Equal(t, c.wantA, a)
+			require.Equal(t, c.wantB, b)
+		})
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"replicator/journal"
 )
@@ -40,8 +42,13 @@ func WriteConflict(w io.Writer, s journal.Shown, added []string) error {
 	line("row", s.Table+" "+string(s.Key))
 	line("kind", string(s.Kind)+", decided by "+s.Policy)
 	line("journals", strings.Join(s.Servers, ", "))
-	line("won", partyLine(s.Winner))
-	line("lost", partyLine(s.Loser))
+	won, lost := "won", "lost"
+	waits := journal.Waits(s.Policy, s.State)
+	if waits {
+		won, lost = "to win", "to lose"
+	}
+	line(won, partyLine(s.Winner))
+	line(lost, partyLine(s.Loser))
 	stands, other := s.Kind.Sides(s.WinnerRow, s.LoserRow)
 	sums := s.Sums(added)
 	rows := compareRows(stands, s.LoserRow, s.Columns, sums)
@@ -49,13 +56,13 @@ func WriteConflict(w io.Writer, s journal.Shown, added []string) error {
 		rows = compareRows(other, s.LoserRow, nil, nil) // two rows: none of their differences was lost
 	}
 	if len(rows) > 0 {
-		table(&out, "|COLUMN|WON|LOST", rows)
+		table(&out, "|COLUMN|"+strings.ToUpper(won+"|"+lost), rows)
 	}
 	out.WriteByte('\n')
 	if len(sums) > 0 {
 		fmt.Fprintf(&out, "+ The changes of %s add up: nothing of them was lost.\n", clean(strings.Join(sums, ", ")))
 	}
-	if why := s.Kind.Removal(); why != "" && stands == nil && s.LoserRow != nil && !journal.Waits(s.Policy, s.State) {
+	if why := s.Kind.Removal(); why != "" && stands == nil && s.LoserRow != nil && !waits {
 		fmt.Fprintf(&out, "The replicator removed the row, %s; nobody deleted it.\n", why)
 	}
 	if other != nil {
@@ -92,6 +99,10 @@ func stateText(d *journal.Document) string {
 
 // writeRemedy says how what was lost can be put back.
 func writeRemedy(out *bytes.Buffer, s journal.Shown, added []string) {
+	if journal.Waits(s.Policy, s.State) {
+		fmt.Fprintf(out, "A link waits until a person decides: replicator conflicts ack %s --keep winner|loser\n", s.ID)
+		return
+	}
 	left := s.Left()
 	columns, whole := s.Suggest(added)
 	if s.State == journal.Restored && len(left) == 0 {
@@ -150,31 +161,66 @@ func compareRows(winner, loser *journal.Row, differing, sums []string) [][]strin
 		case slices.Contains(differing, name):
 			mark = "*"
 		}
-		rows = append(rows, []string{mark, name, cell(winner, name), cell(loser, name)})
+		a, b := apart(cell(winner, name), cell(loser, name))
+		rows = append(rows, []string{mark, name, a, b})
 	}
 	return rows
 }
 
-const cellWidth = 60
+const (
+	cellWidth = 60
+	alike     = 20 // how much is shown of what two long values have in common
+)
+
+// apart shortens two values so that it is seen where they differ.
+func apart(a, b string) (shortA, shortB string) {
+	shortA, shortB = brief(a, cellWidth), brief(b, cellWidth)
+	if shortA != shortB || a == b {
+		return shortA, shortB
+	}
+	x, y := []rune(a), []rune(b)
+	same := 0
+	for same < len(x) && same < len(y) && x[same] == y[same] {
+		same++
+	}
+	from := max(0, same-alike)
+	return "…" + brief(string(x[from:]), cellWidth-1), "…" + brief(string(y[from:]), cellWidth-1)
+}
+
+// What a cell says where there is no value.
+const (
+	noRow    = "(no row)"
+	noColumn = "(no such column)"
+	null     = "NULL"
+)
+
+// quoted writes a text so that it is not taken for something else, or for another text that looks the same.
+func quoted(text string) string {
+	ambiguous := text == noRow || text == noColumn || text == null || text != strings.TrimSpace(text) || strings.HasPrefix(text, `"`)
+	if ambiguous || strings.ContainsFunc(text, unicode.IsControl) {
+		return strconv.Quote(text)
+	}
+	return text
+}
 
 func cell(r *journal.Row, name string) string {
 	if r == nil {
-		return "(no row)"
+		return noRow
 	}
 	v, ok := r.Value(name)
 	switch text, isText := v.(string); {
 	case !ok:
-		return "(no such column)"
+		return noColumn
 	case v == nil:
-		return "NULL"
+		return null
 	case isText:
-		return brief(text, cellWidth)
+		return quoted(text)
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
 		return unknown
 	}
-	return brief(string(text), cellWidth)
+	return string(text)
 }
 
 func brief(text string, most int) string {

@@ -206,7 +206,7 @@ func (x *restorer) choose() error {
 	for i, o := range x.want.Omitted {
 		isKey := slices.ContainsFunc(x.want.Table.PrimaryKey, func(p change.KeyPart) bool { return p.Column == i })
 		if isKey || !x.delete && (x.only == nil || slices.Contains(x.only, i)) {
-			return fault.New(fault.Row, "take the row from a backup, or restore other columns with --columns; journal.max_value says how long values may be",
+			return fault.New(fault.Row, "take the row from a backup; where it exists, restore its other columns with --columns; journal.max_value says how long values may be",
 				"conflict %s cannot be restored: the journal did not keep column %s, which has %d bytes (SHA-256 %s)", r.ID,
 				x.want.Table.Columns[i].Name, o.Bytes, o.SHA256)
 		}
@@ -236,8 +236,11 @@ func (x *restorer) write(ctx context.Context) error {
 	case x.delete:
 		c.Kind = change.Delete
 	case old == nil && len(x.options.Columns) > 0:
-		return fault.New(fault.Row, "restore the whole row: leave --columns out",
-			"row %s of %s does not exist on %s: single columns cannot be restored", x.record.Key, x.record.Table, x.server.Name)
+		remedy := "restore the whole row: leave --columns out"
+		if len(x.want.Omitted) > 0 {
+			remedy = fmt.Sprintf("insert the row with what the journal has of it, which `replicator conflicts show %s --json` prints", x.record.ID)
+		}
+		return fault.New(fault.Row, remedy, "row %s of %s does not exist on %s: single columns cannot be restored", x.record.Key, x.record.Table, x.server.Name)
 	case old == nil:
 		c.Kind, c.Only, x.only = change.Insert, nil, nil
 	case len(x.differing(old)) == 0:
