@@ -135,7 +135,7 @@ func (f *field) cloned(ctx context.Context, target *sandbox.Server, note func(ta
 	if err := await(ctx, time.Minute, func() (bool, error) {
 		var n int
 		err := f.source.DB().QueryRowContext(ctx, "SELECT COUNT(*) FROM replicator.identity").Scan(&n)
-		return err == nil && n == 1, nil //nolint:nilerr // the process has not come so far
+		return err == nil && n == 1, nil // not yet
 	}); err != nil {
 		return err
 	}
