@@ -104,7 +104,7 @@ func TestRestoreColumnByColumn(t *testing.T) {
 			t.Errorf("conflicts %s prints no %q:\n%s", strings.Join(args, " "), want, text)
 		}
 	}
-	says("these columns are restored: a; these are not: b, total", "restore", d.ID, "--columns", "a")
+	says("these columns are restored: a; these are not: b, total", "restore", d.ID, "--columns", " a")
 	holds(fmt.Sprint(lost[0], " ", won[1], " ", lost[0]+won[1]))
 	says("restored: a  ", "list")
 	says("replicator conflicts restore "+d.ID+" --columns b,total", "show", d.ID)

@@ -3,7 +3,9 @@ package notify
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
@@ -44,18 +46,28 @@ type patience struct {
 func (p *patience) ready(now time.Time) bool { return !now.Before(p.until) }
 func (p *patience) next() time.Time          { return p.until }
 
-// failed waits, longer every time, and logs the first of a series of failures.
+// failed waits, longer every time, and logs the first of a series of failures for one reason.
 func (p *patience) failed(ctx context.Context, what string, f *fault.Error) {
 	if ctx.Err() != nil {
 		return
 	}
 	pause := p.backoff.NextBackOff()
 	p.until = time.Now().Add(pause)
-	if !p.failing {
+	if !p.failing || reason(f) != reason(p.last) {
 		p.log.Warn(what, zap.String("class", string(f.Class)), zap.String("error", f.Text()), zap.String("remedy", f.Remedy),
 			zap.Duration("again_in", pause.Round(time.Millisecond)))
 	}
 	p.failing, p.last = true, f
+}
+
+// reason is a failure's text without numbers: the port of one's own end is another one every time.
+func reason(f *fault.Error) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, f.Text())
 }
 
 func (p *patience) worked(what string) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -162,6 +163,9 @@ func newConflictsRestoreCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("columns") && len(o.Columns) == 0 {
 				return usageError{errors.New("--columns names no column; leave it out to restore all that was lost")}
+			}
+			for i, name := range o.Columns { // people write "a, b"
+				o.Columns[i] = strings.TrimSpace(name)
 			}
 			return withJournals(cmd, func(ctx context.Context, cfg *config.Config, servers []journal.Server) ([]journal.Failure, error) {
 				return restore(ctx, cmd, cfg, servers, args[0], o, asJSON)
