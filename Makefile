@@ -27,7 +27,7 @@ recovery: ## clone and verify beside the tools that people use for that; ROWS of
 	@CGO_ENABLED=0 go run ./integration/bench -only recovery -many $(or $(ROWS),10000000) -out docs/recovery.md $(ARGS)
 
 soak: ## all scenarios on all meshes; convergence under faults, DURATION for each mesh; SEEDS of random conflicts for each; ENTRIES of the change index; ROWS that are recovered
-	ALL_MESHES=1 go test -v -count=1 -timeout 60m -run 'TestScenarios|TestResync$$|TestTransactionOfAMillionRows' ./integration
+	ALL_MESHES=1 go test -v -count=1 -timeout 60m -run 'TestScenarios|TestVerify$$|TestResync$$|TestTransactionOfAMillionRows' ./integration
 	REPLICATOR_SOAK=$(or $(DURATION),5m) go test -v -count=1 -timeout 120m -run 'TestConvergesUnderFaults|TestHotRow' ./integration
 	REPLICATOR_ENTRIES=$(or $(ENTRIES),10000000) go test -v -count=1 -timeout 120m -run TestIndexOfManyRows ./integration
 	ALL_MESHES=1 REPLICATOR_ROWS=$(or $(ROWS),10000000) go test -v -count=1 -timeout 300m -parallel 1 -run TestRecoveryOfManyRows ./integration

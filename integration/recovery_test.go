@@ -44,7 +44,7 @@ func TestRecoveryOfManyRows(t *testing.T) {
 	}, "mixed") {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			rows, verifies := numberOf(t, "REPLICATOR_ROWS", 200_000), numberOf(t, "REPLICATOR_VERIFIES", 2)
+			rows, verifies := numberOf(t, "REPLICATOR_ROWS", 200_000), numberOf(t, "REPLICATOR_VERIFIES", 1)
 			c := newCluster(t, flavors...)
 			c.admitCloner()
 			everybody, east := c.sites, c.sites[0]

@@ -43,7 +43,7 @@ func TestVerifyIsKilled(t *testing.T) {
 				want = append(want, fmt.Sprintf(`{"id":"%d"}`, id))
 			}
 			for _, s := range c.sites { // so that there is time to kill
-				require.NoError(t, s.proxy.Latency(60*time.Millisecond, 0))
+				require.NoError(t, s.proxy.Latency(30*time.Millisecond, 0))
 			}
 			before, reached, r := west.rowsRead(t), int64(0), rand.New(rand.NewPCG(3, uint64(len(name))))
 			const kills = 2
