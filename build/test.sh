@@ -24,7 +24,7 @@ go build -o bin/fetch ./build/fetch
 bin/fetch &
 
 # Conflict is pure and its property tests are long: under the race detector, which makes them ten times longer, only its
-# tests of concurrency run again. The limits are for tests that hang; on two free cores the whole takes less than 15 minutes.
+# tests of concurrency run again. The limits are for tests that hang.
 # shellcheck disable=SC2086 # lists of packages
 exec bin/testsum ${flag:-} \
 	$race -count=1 -timeout 10m -p 2 $unit -- \
