@@ -177,7 +177,7 @@ func (f *field) loaded(ctx context.Context, target *sandbox.Server, note func(ta
 	if err != nil {
 		return err
 	}
-	load, err := f.client(ctx, "myloader", target, "--directory", filepath.Join(dir, "dump"), "--threads", threads, "--enable-binlog")
+	load, err := f.client(ctx, "myloader", target, "--directory", filepath.Join(dir, "dump"), "--threads", threads)
 	if err != nil {
 		return err
 	}
@@ -192,8 +192,9 @@ func (f *field) loaded(ctx context.Context, target *sandbox.Server, note func(ta
 // pt-table-checksum compares with its source.
 func (f *field) piped(ctx context.Context, target *sandbox.Server, note func(task, tool string, l lap)) error {
 	args := []string{"--single-transaction", "--databases", database}
-	if f.flavor.MariaDB() { // what the copy logged before it has no place behind the position of the dump
+	if f.flavor.MariaDB() {
 		args = append(args, "--master-data=1", "--gtid")
+		// What the copy logged before, as its accounts, has no place behind the position of the dump.
 		if _, err := target.DB().ExecContext(ctx, "RESET MASTER"); err != nil {
 			return err
 		}
@@ -202,7 +203,7 @@ func (f *field) piped(ctx context.Context, target *sandbox.Server, note func(tas
 	if err != nil {
 		return err
 	}
-	load, err := f.client(ctx, "mariadb", target)
+	load, err := f.client(ctx, "mariadb", target, "--init-command=SET SESSION sql_log_bin = 0")
 	if err != nil {
 		return err
 	}
