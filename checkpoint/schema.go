@@ -118,7 +118,7 @@ var migrations = [][]string{
   reason        VARCHAR(32) NOT NULL COMMENT 'the kind of conflict that is settled',
   key_columns   LONGBLOB NULL COMMENT 'definition and values of the primary key; NULL: the row does not leave',
   clock         BIGINT NOT NULL COMMENT 'the transaction is newer than this',
-  origin        VARBINARY(16) NULL COMMENT 'version of the change whose value the transaction states again',
+  origin        VARBINARY(16) NULL COMMENT 'version of the change whose value is stated again or, of a row that leaves, that is taken back',
   time          BIGINT NULL,
   written_at    DATETIME(6) NOT NULL,
   KEY age (written_at)

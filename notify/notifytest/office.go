@@ -130,7 +130,7 @@ func (p *Office) serve(t testing.TB, l net.Listener) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(l) }()
 	t.Cleanup(func() { // a server that has not begun to serve yet does not know what it listens to
-		_, _ = s.Close(), l.Close()
+		_, _ = s.Close(), l.Close() // the second fails where the first has closed the listener
 		<-done
 	})
 }
